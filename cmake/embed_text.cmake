@@ -1,0 +1,17 @@
+# cmake -DOUTPUT=... -DSYMBOL=... -DDIR=... -DFILES=a;b -P embed_text.cmake
+# A C file with each text as an array of bytes (string literals are limited to 4095 characters by C11).
+set(tables "")
+set(rows "")
+set(i 0)
+foreach(file ${FILES})
+  file(RELATIVE_PATH name ${DIR} ${file})
+  file(READ ${file} hex HEX)
+  string(REGEX REPLACE "(..)" "0x\\1," bytes "${hex}")
+  string(REGEX REPLACE "(.................................................................................)" "\\1\n" bytes "${bytes}")
+  string(APPEND tables "static const unsigned char text_${i}[] = {\n${bytes}0};\n")
+  string(APPEND rows "    {\"${name}\", (const char *)text_${i}, sizeof text_${i} - 1},\n")
+  math(EXPR i "${i} + 1")
+endforeach()
+file(WRITE ${OUTPUT}.tmp "#include \"base.h\"\n${tables}\nconst trn_embedded_file ${SYMBOL}[] = {\n${rows}    {0, 0, 0}};\n")
+execute_process(COMMAND ${CMAKE_COMMAND} -E copy_if_different ${OUTPUT}.tmp ${OUTPUT})
+execute_process(COMMAND ${CMAKE_COMMAND} -E touch ${OUTPUT})

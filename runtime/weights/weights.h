@@ -1,0 +1,85 @@
+/* weights: checkpoints as data. Reads safetensors and PyTorch .pt/.pth (zip and legacy), never executes them.
+ * Tensors are found by name; a loader asks for what it needs and gets a report of what was used, left over or
+ * missing. Thread-safety: one trn_weights may be used by one thread at a time. */
+#ifndef TRN_WEIGHTS_H
+#define TRN_WEIGHTS_H
+
+#include "base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TRN_WEIGHTS_MAX_DIMS = 8 };
+
+typedef enum trn_weight_type {
+    TRN_WEIGHT_F32, TRN_WEIGHT_F16, TRN_WEIGHT_BF16, TRN_WEIGHT_F64,
+    TRN_WEIGHT_I64, TRN_WEIGHT_I32, TRN_WEIGHT_I16, TRN_WEIGHT_I8, TRN_WEIGHT_U8, TRN_WEIGHT_BOOL,
+} trn_weight_type;
+
+/* One tensor of a checkpoint. name is without the wrapper and the prefix (see trn_weights_options). */
+typedef struct trn_weight {
+    const char *name;
+    trn_weight_type type;
+    int ndim;
+    int64_t shape[TRN_WEIGHTS_MAX_DIMS];
+} trn_weight;
+
+typedef struct trn_weights trn_weights;
+
+typedef struct trn_weights_options {
+    /* Key under which a training checkpoint keeps its weights ("model", "model_state", "state_dict", "teacher").
+     * NULL: recognised by itself (the known wrapper keys, else the one entry that is a dictionary of tensors). */
+    const char *wrapper;
+    /* Prefix taken off every name ("module.", "encoder.", "backbone."). NULL: recognised by itself: "module." and
+     * "_orig_mod." and ".backbone" infixes are always taken off; the caller (models/) tries its family's prefixes. */
+    const char *prefix;
+} trn_weights_options;
+
+/* Opens a checkpoint by its content, not by its file name. options may be NULL. Errors name the file and what is
+ * wrong; nothing of the file is trusted (bounds, overflow, truncation, cycles, recursion). Tensor data is read when
+ * asked for, so that a file larger than memory can be used. */
+trn_status trn_weights_open(const char *path, const trn_weights_options *options, trn_weights **out, trn_error *err);
+/* Deterministic synthetic weights: any name and shape exists (for tests, selftest, bench). The rule is the one of
+ * the golden numbers: norm weights around 1, biases small, matrices with variance 1/fan_in. */
+trn_status trn_weights_open_synthetic(trn_weights **out, trn_error *err);
+void trn_weights_close(trn_weights *weights); /* NULL is fine */
+const char *trn_weights_path(const trn_weights *weights);
+
+/* All tensors, in file order. Synthetic weights have none listed. */
+size_t trn_weights_count(const trn_weights *weights);
+const trn_weight *trn_weights_at(const trn_weights *weights, size_t i);
+const trn_weight *trn_weights_find(const trn_weights *weights, const char *name); /* NULL when absent */
+
+/* Reads tensor `name`, converted to float32 in C order, into out[count]. Marks it used. The shape must match
+ * exactly, or the error shows both shapes. A missing name is an error that names the file and the nearest name. */
+trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_t *shape, int ndim, float *out,
+                            trn_error *err);
+/* Takes `prefix` off the names of all tensors that start with it; the others become "left over". Returns how many
+ * had it. For families whose files come in several wrappings. */
+size_t trn_weights_strip_prefix(trn_weights *weights, const char *prefix);
+
+/* The load report as text: used, left over (names, at most max_names of each), missing is an error before it. */
+typedef struct trn_load_report {
+    size_t used, left_over;
+    uint64_t parameters; /* elements of the used tensors */
+} trn_load_report;
+trn_load_report trn_weights_report(const trn_weights *weights);
+void trn_weights_report_text(const trn_weights *weights, size_t max_names, trn_text *out);
+
+/* ---- writing ---- */
+
+/* Writes a safetensors file, atomically. metadata: pairs key, value, ended by NULL; may be NULL. */
+typedef struct trn_weight_data {
+    const char *name;
+    int ndim;
+    int64_t shape[TRN_WEIGHTS_MAX_DIMS];
+    const float *data;
+} trn_weight_data;
+trn_status trn_weights_write(const char *path, const trn_weight_data *tensors, size_t count,
+                             const char *const *metadata, trn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
