@@ -1,0 +1,134 @@
+#include "test_support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void errors_chain_causes(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    assert_int_equal(trn_fail(&err, TRN_ERR_FORMAT, "bad byte %d", 7), TRN_ERR_FORMAT);
+    assert_int_equal(trn_wrap(&err, "reading '%s'", "a.tif"), TRN_ERR_FORMAT);
+    assert_string_equal(err.message, "reading 'a.tif': bad byte 7");
+    char big[5000];
+    memset(big, 'x', sizeof big);
+    big[sizeof big - 1] = 0;
+    trn_wrap(&err, "%s", big);
+    assert_int_equal(strlen(err.message), sizeof err.message - 1);
+    assert_int_equal(trn_fail(NULL, TRN_ERR_IO, "nobody listens"), TRN_ERR_IO);
+}
+
+static void sizes_do_not_overflow(void **state)
+{
+    (void)state;
+    size_t out;
+    assert_false(trn_mul_size(SIZE_MAX, 2, &out));
+    assert_false(trn_add_size(SIZE_MAX, 1, &out));
+    char *array = NULL;
+    size_t capacity = 0;
+    assert_false(trn_grow(&array, &capacity, SIZE_MAX / 2 + 2, 8));
+    assert_null(array);
+    trn_arena *arena = trn_arena_create();
+    assert_null(trn_arena_array(arena, SIZE_MAX / 4, 8));
+    char *text = trn_arena_printf(arena, "%0*d", 40000, 1);
+    assert_int_equal(strlen(text), 40000);
+    trn_arena_destroy(arena);
+}
+
+static void nearest_name(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"galileo-nano", "dinov2-small", "rcf"};
+    assert_string_equal(trn_nearest("galilo-nano", names, 3), "galileo-nano");
+    assert_string_equal(trn_nearest("rfc", names, 3), "rcf");
+    assert_null(trn_nearest("prithvi", names, 3));
+}
+
+static void strict_numbers(void **state)
+{
+    (void)state;
+    int64_t i;
+    double d;
+    assert_true(trn_parse_int("-12", &i) && i == -12);
+    assert_false(trn_parse_int("12x", &i));
+    assert_false(trn_parse_int("", &i));
+    assert_false(trn_parse_int("99999999999999999999", &i));
+    assert_true(trn_parse_double("1e-3", &d) && d == 1e-3);
+    assert_false(trn_parse_double("nan", &d));
+    assert_false(trn_parse_double("1,5", &d));
+}
+
+static void hashes_match_known_vectors(void **state)
+{
+    (void)state;
+    assert_true(trn_fnv1a64("test", 4, TRN_FNV_SEED) == 0xf9e6e6ef197c2b25ull);
+    uint64_t hash = trn_fnv1a64("blocks.0.attn.qkv.weight", 24, TRN_FNV_SEED);
+    assert_true(hash == 0xb8eed840ed199670ull);
+    assert_true(fabs(trn_hash_uniform(hash, 0) - 0.467316031) < 1e-8);
+    uint8_t digest[32];
+    trn_sha256("abc", 3, digest);
+    static const uint8_t abc[4] = {0xba, 0x78, 0x16, 0xbf};
+    assert_memory_equal(digest, abc, 4);
+    char million[1000];
+    memset(million, 'a', sizeof million);
+    trn_sha256(million, 119, digest); /* padding crosses a block */
+    static const uint8_t a119[4] = {0x31, 0xeb, 0xa5, 0x1c};
+    assert_memory_equal(digest, a119, 4);
+}
+
+static void half_floats_round_trip(void **state)
+{
+    (void)state;
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        float f = trn_f16_to_f32((uint16_t)h);
+        if (isnan(f)) assert_true(isnan(trn_f16_to_f32(trn_f32_to_f16(f))));
+        else assert_int_equal(trn_f32_to_f16(f), h);
+    }
+    assert_int_equal(trn_f32_to_f16(65520.0f), 0x7c00);
+    assert_int_equal(trn_f32_to_f16(65519.0f), 0x7bff);
+    assert_int_equal(trn_f32_to_f16(1.0f + 0x1p-11f), 0x3c00); /* tie to even */
+    assert_int_equal(trn_f32_to_f16(1.0f + 3 * 0x1p-11f), 0x3c02);
+}
+
+static void outputs_appear_when_complete(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    char *path = test_path(test_temp_dir(), "a.bin");
+    trn_output *output;
+    assert_trn_ok(trn_output_create(path, &output, &err), err);
+    assert_false(trn_path_exists(path));
+    assert_true(trn_path_exists(trn_output_path(output)));
+    trn_output_abandon(output);
+    assert_false(trn_path_exists(path));
+    assert_trn_ok(trn_write_file(path, "hello", 5, &err), err);
+    size_t size;
+    char *data = trn_read_file(path, 100, &size, &err);
+    assert_string_equal(data, "hello");
+    assert_null(trn_read_file(path, 4, &size, &err));
+    assert_trn_fails(trn_write_file("/nonexistent/a", "x", 1, &err), TRN_ERR_IO, err, "/nonexistent/a");
+    free(data);
+    free(path);
+}
+
+static void json_text_is_escaped(void **state)
+{
+    (void)state;
+    trn_text text = {0};
+    trn_text_json(&text, "a\"b\\c\n");
+    assert_string_equal(trn_text_get(&text), "\"a\\\"b\\\\c\\u000a\"");
+    trn_text_free(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(errors_chain_causes),        cmocka_unit_test(sizes_do_not_overflow),
+        cmocka_unit_test(nearest_name),               cmocka_unit_test(strict_numbers),
+        cmocka_unit_test(hashes_match_known_vectors), cmocka_unit_test(half_floats_round_trip),
+        cmocka_unit_test(outputs_appear_when_complete), cmocka_unit_test(json_text_is_escaped),
+    };
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}
