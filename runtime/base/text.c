@@ -96,7 +96,7 @@ static size_t edit_distance(const char *a, const char *b)
 const char *trn_nearest(const char *word, const char *const *candidates, size_t count)
 {
     const char *best = NULL;
-    size_t best_distance = TRN_MAX(strlen(word) / 3, (size_t)1) + 1;
+    size_t best_distance = TRN_MAX(strlen(word) / 3, (size_t)2) + 1;
     for (size_t i = 0; i < count; i++) {
         size_t d = edit_distance(word, candidates[i]);
         if (d < best_distance) {
