@@ -1,0 +1,147 @@
+/* What an operator is, for the files of graph/ops/ and the passes of graph/. Private to the room.
+ *
+ * An operator is one file: shape rule (in its builder), gradient rule, plain C reference, kernel choice, test cases; its
+ * shaders; and one row in the operator table (graph/ops/table.c). Operator tests, selftest, `terrane devices` and the docs
+ * take it from there. */
+#ifndef TRN_GRAPH_OP_H
+#define TRN_GRAPH_OP_H
+
+#include "graph.h"
+
+enum { TRN_MAX_INPUTS = 6, TRN_ATTR_BYTES = 320, TRN_MAX_GROUP = 24 };
+
+typedef struct trn_op trn_op;
+typedef struct trn_node trn_node;
+
+struct trn_tensor {
+    trn_graph *graph;
+    int id; /* index in graph->tensors */
+    trn_dtype type;
+    trn_shape shape;
+    int64_t count;
+    trn_node *producer;    /* NULL for leaves */
+    trn_tensor *view_of;   /* reshape: shares the other's memory */
+    bool constant;         /* known at compile time */
+    const char *name;      /* inputs, params, outputs */
+    trn_fill fill;         /* params; NULL for constants */
+    void *fill_user;
+    const void *values;    /* constants */
+    bool is_input, is_output;
+    int consumers;         /* nodes that read it (views counted through) */
+};
+
+struct trn_node {
+    const trn_op *op;
+    int id, input_count;
+    trn_tensor *inputs[TRN_MAX_INPUTS]; /* NULL for an absent optional one */
+    trn_tensor *out;
+    const char *scope; /* "blocks.3." */
+    _Alignas(16) unsigned char attr[TRN_ATTR_BYTES]; /* the operator's own struct */
+};
+
+/* ---- lowering: a node becomes steps (dispatches over tensors) ---- */
+
+/* An operand of a step: bytes [offset, offset + size) of a tensor's memory. */
+typedef struct trn_operand {
+    trn_tensor *tensor;
+    uint64_t offset, size; /* size 0: to the end */
+    bool written;
+} trn_operand;
+
+/* Filled by an operator and handed to trn_lower_step, which copies it. `epilogue` asks the pass to append the fused
+ * pointwise chain of the node, if there is one, to this step's operands, scalars and generated text. */
+typedef struct trn_step {
+    const char *shader;
+    const char *variant; /* name of the kernel variant, for explain */
+    const char *reason;  /* why this one, for explain; may be NULL */
+    trn_macro macros[16];
+    int macro_count;
+    trn_operand operands[TRN_MAX_BINDINGS];
+    int operand_count;
+    trn_scalar scalars[TRN_MAX_SCALARS];
+    int scalar_count;
+    uint32_t groups[3];
+    uint32_t subgroup_size; /* required; 0: any */
+    double flops, bytes;
+    bool epilogue;
+} trn_step;
+
+typedef struct trn_lower trn_lower; /* one compilation */
+const trn_device_info *trn_lower_device(const trn_lower *lower);
+trn_gpu *trn_lower_gpu(const trn_lower *lower);
+trn_access trn_lower_access(const trn_lower *lower);
+/* Text or macro values that live as long as the compilation. NULL when out of memory (trn_lower_step then fails). */
+const char *trn_lower_printf(trn_lower *lower, const char *fmt, ...) TRN_PRINTF(2, 3);
+trn_status trn_lower_step(trn_lower *lower, const trn_step *step, trn_error *err);
+/* Device memory for this node only (split-K partial sums and the like). */
+trn_tensor *trn_lower_temporary(trn_lower *lower, uint64_t bytes, trn_error *err);
+/* A copy of constant tensor `source` in another layout, made once at compile time and shared by all nodes that ask for the
+ * same (source, layout). *is_new tells the caller to add the steps that fill it, between begin and end. Returns NULL when
+ * source is not constant. */
+trn_tensor *trn_lower_packed(trn_lower *lower, trn_tensor *source, const char *layout, uint64_t bytes, bool *is_new,
+                             trn_error *err);
+void trn_lower_setup_begin(trn_lower *lower); /* steps until end run once, at compile time */
+void trn_lower_setup_end(trn_lower *lower);
+/* The tensor a step must write: the node's own, or the end of the fused chain. Only steps with `epilogue` may ask for it
+ * when the node has a chain. */
+trn_tensor *trn_lower_output(const trn_lower *lower, const trn_node *node);
+/* Number of extra operands the fused chain of this node will add (0 without a chain). */
+int trn_lower_epilogue_operands(const trn_lower *lower, const trn_node *node);
+/* groups of a one-dimensional dispatch of `count` work groups, as terrane.glsl's GROUP_INDEX expects */
+void trn_lower_groups(trn_step *step, int64_t count);
+
+/* ---- the operator ---- */
+
+typedef struct trn_variant {
+    const char *name, *description;
+    /* whether it can run on this device; fills why_not when it cannot */
+    bool (*applies)(const trn_gpu *gpu, char why_not[128]);
+} trn_variant;
+
+/* One test case: builds the operator on inputs it makes with trn_input (filled by the harness with numbers from their
+ * names: float inputs uniform in [-1,1), scaled as `case_input_scale` if set by name suffix "*k") and marks outputs. */
+typedef struct trn_op_case {
+    const char *label;
+    void (*build)(trn_graph *graph);
+    double tolerance; /* of max|d|/max|ref|; 0: 1e-5 */
+} trn_op_case;
+
+struct trn_op {
+    const char *name;
+    /* gradient of the output, seeded with dy, with respect to input `which`; NULL after trn_graph_fail, or NULL when it is
+     * zero. A missing rule (NULL here) is an error when a gradient must pass. */
+    trn_tensor *(*gradient)(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which);
+    /* plain C, double accumulation: inputs[i] is float or int32_t data in C order (NULL if absent), out likewise */
+    void (*reference)(const trn_node *node, const void *const *inputs, void *out);
+    trn_status (*lower)(trn_lower *lower, const trn_node *node, trn_error *err);
+    void (*cost)(const trn_node *node, double *flops, double *bytes); /* NULL: bytes of operands, no flops */
+    void (*describe)(const trn_node *node, trn_text *out);            /* parameters for explain; may be NULL */
+    bool epilogue; /* its kernels can end in a fused pointwise chain */
+    const trn_variant *variants;
+    int variant_count;
+    const trn_op_case *cases;
+    int case_count;
+};
+
+extern const trn_op *const trn_op_table[]; /* NULL-terminated */
+
+/* ---- for builders ---- */
+
+/* A node with zeroed attributes and its output tensor; NULL (and the graph failed) when out of memory, too many inputs or
+ * elements (2^31 - 1), or any of the required inputs is NULL. */
+trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int input_count, trn_dtype type,
+                       trn_shape out_shape);
+trn_arena *trn_graph_arena(trn_graph *graph);
+/* axis in [-ndim, ndim) to [0, ndim); -1 after failing the graph */
+int trn_axis(trn_graph *graph, const trn_tensor *x, int axis, const char *op);
+/* [outer, axis, inner] of a shape cut at an axis */
+typedef struct trn_split {
+    int64_t outer, axis, inner;
+} trn_split;
+trn_split trn_split_at(const trn_shape *shape, int axis);
+
+/* Standard epilogue use in a shader, after its own buffers and scalars:
+ *   #include "generated.glsl"       defines EXTRA_BUFFERS(B), EXTRA_SCALARS, EPILOGUE(v, index, column)
+ * v is the value (a float lvalue), index its position in the output, column the position in the last axis. */
+
+#endif
