@@ -1,0 +1,99 @@
+/* job: runs a checked description of work: scenes through encoders to files. What a recipe and `terrane embed` both become.
+ */
+#ifndef TRN_JOB_H
+#define TRN_JOB_H
+
+#include "base.h"
+#include "bands.h"
+#include "compose.h"
+#include "export.h"
+#include "gpu.h"
+#include "models.h"
+#include "raster.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct trn_job_encoder {
+    const char *model;   /* registry name */
+    const char *weights; /* path, or NULL */
+    const trn_setting *settings;
+    size_t setting_count;
+    const char *const *bands; /* scene bands (any spelling) this encoder may use; NULL: all */
+    size_t band_count;
+    trn_normalize normalize;
+    trn_feature_pool pool;
+    double weight;
+} trn_job_encoder;
+
+/* Either one scene (files that belong together), or a folder or list of images that each give one vector. */
+typedef struct trn_job_scene {
+    const char *const *paths;
+    size_t path_count;
+    bool each;                  /* every path is a scene of its own (a folder is always so); pooled features, one row each */
+    const char *sensor;         /* built-in name, or NULL */
+    const trn_sensor *custom;   /* defined by the recipe; wins over sensor */
+    const char *const *band_names; /* names for the file's bands; NULL: from file or sensor */
+    size_t band_name_count;
+    bool has_scale;             /* overrides the sensor's scale, offset and unit */
+    double scale, offset;
+    trn_unit unit;
+    bool has_nodata;
+    double nodata;
+    int resize;                 /* images: side to which each is resized (bilinear) before encoding; 0: must fit as it is */
+} trn_job_scene;
+
+typedef struct trn_job_export {
+    const char *path; /* relative to out_dir */
+    trn_export_options options;
+} trn_job_export;
+
+/* Zero means the default. All pointers belong to the caller and live until the run is over. */
+typedef struct trn_embed_job {
+    const char *name;     /* for result.json */
+    trn_job_scene scene;
+    const trn_job_encoder *encoders;
+    size_t encoder_count;
+    trn_compose_options compose;
+    int tile, overlap, batch; /* pixels, pixels, windows at once (0: from free memory and device) */
+    bool tile_vectors;        /* one pooled vector per tile instead of dense features */
+    const trn_job_export *exports;
+    size_t export_count;
+    const char *out_dir;      /* created; NULL: "." */
+    bool strict;              /* warnings about the input become errors */
+    const char *result_extra; /* JSON object text put into result.json as "recipe" (parameters, recipe name), or NULL */
+    bool no_result;           /* no result.json (the one-liner) */
+} trn_embed_job;
+
+typedef struct trn_job_hooks {
+    trn_progress progress;
+    void (*note)(void *user, trn_log_level level, const char *text); /* load reports, warnings */
+    void *user;
+} trn_job_hooks;
+
+/* Checks everything that needs no device and no pixel: encoders, settings, weights files (headers), scene headers, bands, tile
+ * sizes, output names. */
+trn_status trn_embed_check(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err);
+/* What would run: input as it will be fed, operators, kernels, fusions, memory, estimated time. Nothing is written. */
+trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks, trn_text *out,
+                             trn_error *err);
+typedef struct trn_embed_result {
+    int64_t grid_width, grid_height, windows, images;
+    int channels;
+    double seconds, megapixels;
+    char **files; /* written, malloc'd: trn_names_free */
+    size_t file_count;
+} trn_embed_result;
+trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks, trn_embed_result *result,
+                         trn_error *err);
+
+/* Embeds pixels in memory: the shortest way from a C program. image [channels,side,side] of stored values with the encoder's
+ * bands already in order; vector [spec->channels]. See docs/embed.c. */
+trn_status trn_embed_image(trn_gpu *gpu, trn_encoder *encoder, const float *image, int channels, int side,
+                           const trn_encode_options *options, float *vector, trn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
