@@ -1,0 +1,230 @@
+/* One TIFF file as a grid of strips or tiles. Everything the file claims is checked against what it can hold
+ * before memory is asked for. */
+#include "raster_private.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <string.h>
+#include <tiffio.h>
+
+static trn_status bad_file(const raster_source *source, trn_error *err, const char *what)
+{
+    return trn_fail(err, TRN_ERR_FORMAT, "'%s' is not a sound TIFF: %s", source->path, what);
+}
+
+static trn_status unsupported(const raster_source *source, trn_error *err, const char *what)
+{
+    return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                    "'%s': %s; convert it, for example with gdal_translate -co COMPRESS=DEFLATE",
+                    source->path, what);
+}
+
+static trn_status read_sample_type(raster_source *source, trn_error *err)
+{
+    static const struct {
+        uint16_t format, bits;
+        trn_sample_type type;
+    } known[] = {
+        {SAMPLEFORMAT_UINT, 8, TRN_SAMPLE_U8},     {SAMPLEFORMAT_UINT, 16, TRN_SAMPLE_U16},
+        {SAMPLEFORMAT_UINT, 32, TRN_SAMPLE_U32},   {SAMPLEFORMAT_INT, 8, TRN_SAMPLE_I8},
+        {SAMPLEFORMAT_INT, 16, TRN_SAMPLE_I16},    {SAMPLEFORMAT_INT, 32, TRN_SAMPLE_I32},
+        {SAMPLEFORMAT_IEEEFP, 16, TRN_SAMPLE_F16}, {SAMPLEFORMAT_IEEEFP, 32, TRN_SAMPLE_F32},
+        {SAMPLEFORMAT_IEEEFP, 64, TRN_SAMPLE_F64},
+    };
+    uint16_t bits = 1, format = SAMPLEFORMAT_UINT;
+    TIFFGetFieldDefaulted(source->tiff.handle, TIFFTAG_BITSPERSAMPLE, &bits);
+    TIFFGetFieldDefaulted(source->tiff.handle, TIFFTAG_SAMPLEFORMAT, &format);
+    if (format == SAMPLEFORMAT_VOID) format = SAMPLEFORMAT_UINT;
+    for (size_t i = 0; i < TRN_COUNT(known); i++) {
+        if (known[i].format != format || known[i].bits != bits) continue;
+        source->type = known[i].type;
+        source->sample_bytes = sample_type_bytes(source->type);
+        return TRN_OK;
+    }
+    char what[96];
+    snprintf(what, sizeof what, "samples of %u bits in sample format %u are not read", bits, format);
+    return unsupported(source, err, what);
+}
+
+static trn_status check_compression(raster_source *source, trn_error *err)
+{
+    static const uint16_t readable[] = {
+        COMPRESSION_NONE,    COMPRESSION_LZW,      COMPRESSION_JPEG, COMPRESSION_ADOBE_DEFLATE,
+        COMPRESSION_DEFLATE, COMPRESSION_PACKBITS, COMPRESSION_LERC, COMPRESSION_LZMA,
+        COMPRESSION_ZSTD,    COMPRESSION_WEBP,
+    };
+    uint16_t compression = COMPRESSION_NONE, photometric = PHOTOMETRIC_MINISBLACK;
+    TIFF *tiff = source->tiff.handle;
+    TIFFGetFieldDefaulted(tiff, TIFFTAG_COMPRESSION, &compression);
+    TIFFGetField(tiff, TIFFTAG_PHOTOMETRIC, &photometric);
+    source->compression = compression;
+    bool found = false;
+    for (size_t i = 0; i < TRN_COUNT(readable); i++)
+        found |= readable[i] == compression;
+    char what[96];
+    snprintf(what, sizeof what, "TIFF compression %u is not read here", compression);
+    if (!found || !TIFFIsCODECConfigured(compression)) return unsupported(source, err, what);
+    if (photometric != PHOTOMETRIC_YCBCR) return TRN_OK;
+    if (compression != COMPRESSION_JPEG || source->separate)
+        return unsupported(source, err, "YCbCr colours without JPEG compression are not read");
+    if (!TIFFSetField(tiff, TIFFTAG_JPEGCOLORMODE, JPEGCOLORMODE_RGB))
+        return trn_tiff_fail(&source->tiff, err, TRN_ERR_FORMAT, "cannot read");
+    return TRN_OK;
+}
+
+static trn_status read_block_shape(raster_source *source, trn_error *err)
+{
+    TIFF *tiff = source->tiff.handle;
+    uint32_t w = (uint32_t)source->width, h = 0;
+    source->tiled = TIFFIsTiled(tiff);
+    if (source->tiled) {
+        if (!TIFFGetField(tiff, TIFFTAG_TILEWIDTH, &w) || !TIFFGetField(tiff, TIFFTAG_TILELENGTH, &h))
+            return bad_file(source, err, "tiles without a size");
+    } else {
+        TIFFGetFieldDefaulted(tiff, TIFFTAG_ROWSPERSTRIP, &h);
+        if (h > source->height) h = (uint32_t)source->height;
+    }
+    if (!w || !h || w > RASTER_MAX_SIDE || h > RASTER_MAX_SIDE)
+        return bad_file(source, err, "its strips or tiles have no size");
+    source->block_width = w;
+    source->block_height = h;
+    source->blocks_across = (source->width + w - 1) / w;
+    source->blocks_down = (source->height + h - 1) / h;
+    size_t bytes, planes = source->separate ? (size_t)source->samples : 1,
+                  samples = source->separate ? 1 : (size_t)source->samples;
+    bool fits =
+        trn_mul_size(w, h, &bytes) && trn_mul_size(bytes, samples * (size_t)source->sample_bytes, &bytes);
+    if (!fits || bytes > RASTER_MAX_BLOCK_BYTES)
+        return trn_fail(
+            err, TRN_ERR_UNSUPPORTED,
+            "'%s' is stored in blocks of %u x %u pixels with %zu samples each, above the limit of 1 GiB "
+            "for a block; rewrite it tiled, for example with gdal_translate -co TILED=YES",
+            source->path, w, h, samples);
+    source->block_bytes = bytes;
+    size_t count;
+    if (!trn_mul_size((size_t)source->blocks_across * (size_t)source->blocks_down, planes, &count) ||
+        count > UINT32_MAX)
+        return bad_file(source, err, "it claims more blocks than a TIFF can have");
+    uint64_t theirs = source->tiled ? TIFFTileSize64(tiff) : TIFFVStripSize64(tiff, h);
+    uint32_t their_count = source->tiled ? TIFFNumberOfTiles(tiff) : TIFFNumberOfStrips(tiff);
+    if (theirs != bytes || their_count != count)
+        return bad_file(source, err, "its block sizes contradict each other");
+    return TRN_OK;
+}
+
+static trn_status read_shape(raster_source *source, trn_error *err)
+{
+    TIFF *tiff = source->tiff.handle;
+    uint32_t width = 0, height = 0;
+    uint16_t samples = 1, planar = PLANARCONFIG_CONTIG;
+    if (!TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &width) ||
+        !TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &height) || !width || !height)
+        return bad_file(source, err, "it has no width or height");
+    if (width > RASTER_MAX_SIDE || height > RASTER_MAX_SIDE)
+        return bad_file(source, err, "its width or height is absurd");
+    TIFFGetFieldDefaulted(tiff, TIFFTAG_SAMPLESPERPIXEL, &samples);
+    TIFFGetFieldDefaulted(tiff, TIFFTAG_PLANARCONFIG, &planar);
+    if (!samples) return bad_file(source, err, "it has no bands");
+    source->width = width;
+    source->height = height;
+    source->samples = samples;
+    source->separate = planar == PLANARCONFIG_SEPARATE && samples > 1;
+    return TRN_OK;
+}
+
+static void read_nodata(raster_source *source)
+{
+    char *stored, text[64];
+    if (!TIFFGetField(source->tiff.handle, TRN_TIFF_GDAL_NODATA, &stored) || !stored) return;
+    while (isspace((unsigned char)*stored))
+        stored++;
+    snprintf(text, sizeof text, "%s", stored);
+    for (size_t n = strlen(text); n && isspace((unsigned char)text[n - 1]); n--)
+        text[n - 1] = 0;
+    source->has_nodata = trn_parse_double(text, &source->nodata);
+    if (source->has_nodata) return;
+    if (trn_starts_with(text, "nan") || strstr(text, "#IND") || strstr(text, "#QNAN")) {
+        source->has_nodata = true;
+        source->nodata = NAN;
+        return;
+    }
+    trn_log(TRN_LOG_WARN, "'%s': its nodata value '%s' is not a number and is passed over", source->path,
+            text);
+}
+
+static trn_status read_band_metadata(raster_source *source, trn_arena *arena, trn_error *err)
+{
+    source->bands = trn_arena_array(arena, (size_t)source->samples, sizeof *source->bands);
+    if (!source->bands) return trn_fail_memory(err, sizeof *source->bands, "the bands of a file");
+    for (int i = 0; i < source->samples; i++)
+        source->bands[i].scale = 1;
+    char *xml;
+    if (!TIFFGetField(source->tiff.handle, TRN_TIFF_GDAL_METADATA, &xml) || !xml) return TRN_OK;
+    if (strlen(xml) <= RASTER_MAX_METADATA) return gdal_metadata_read(source, arena, xml, err);
+    return bad_file(source, err, "its GDAL_METADATA is longer than 16 MiB");
+}
+
+trn_status tiff_source_open(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err)
+{
+    /* m: no memory map, which a file that shrinks would turn into a signal */
+    trn_status status =
+        tiff_open_source(&source->tiff, source->path, "rm", from_memory ? &source->memory : NULL, err);
+    if (status != TRN_OK) return status;
+    uint16_t orientation = ORIENTATION_TOPLEFT;
+    TIFF *tiff = source->tiff.handle;
+    source->file_size = TIFFGetSizeProc(tiff)(TIFFClientdata(tiff));
+    if ((status = read_shape(source, err)) != TRN_OK) goto fail;
+    if ((status = read_sample_type(source, err)) != TRN_OK) goto fail;
+    if ((status = check_compression(source, err)) != TRN_OK) goto fail;
+    if ((status = read_block_shape(source, err)) != TRN_OK) goto fail;
+    if ((status = read_band_metadata(source, arena, err)) != TRN_OK) goto fail;
+    if ((status = georef_read(source, arena, err)) != TRN_OK) goto fail;
+    read_nodata(source);
+    TIFFGetFieldDefaulted(tiff, TIFFTAG_ORIENTATION, &orientation);
+    if (orientation != ORIENTATION_TOPLEFT)
+        trn_log(TRN_LOG_WARN, "'%s': its orientation tag (%u) is passed over, rows are read as stored",
+                source->path, orientation);
+    return TRN_OK;
+fail:
+    trn_tiff_close(&source->tiff);
+    return status;
+}
+
+static trn_status bad_block(const raster_source *source, uint32_t number, trn_error *err, const char *what)
+{
+    return trn_fail(err, TRN_ERR_FORMAT, "'%s' is truncated or corrupt: %s %u %s; fetch the file again",
+                    source->path, source->tiled ? "tile" : "strip", number, what);
+}
+
+trn_status tiff_source_block(raster_source *source, int plane, int64_t index, uint8_t *out, trn_error *err)
+{
+    TIFF *tiff = source->tiff.handle;
+    int64_t per_plane = source->blocks_across * source->blocks_down, row = index / source->blocks_across;
+    uint32_t number = (uint32_t)(plane * per_plane + index);
+    /* the last strip may be short */
+    int64_t rows = source->tiled ? source->block_height
+                                 : TRN_MIN(source->block_height, source->height - row * source->block_height);
+    size_t want = source->block_bytes / (size_t)source->block_height * (size_t)rows;
+    int failed_offset = 0, failed_count = 0;
+    uint64_t offset = TIFFGetStrileOffsetWithErr(tiff, number, &failed_offset);
+    uint64_t bytes = TIFFGetStrileByteCountWithErr(tiff, number, &failed_count);
+    if (failed_offset || failed_count) return bad_block(source, number, err, "is not in the file's index");
+    if (!offset && !bytes) { /* sparse file: GDAL's meaning is "all nodata" */
+        pixels_fill(source->type, source->has_nodata ? source->nodata : 0,
+                    want / (size_t)source->sample_bytes, out);
+        return TRN_OK;
+    }
+    if (offset > source->file_size || bytes > source->file_size - offset)
+        return bad_block(source, number, err, "lies beyond the end of the file");
+    if (!bytes || (source->compression == COMPRESSION_NONE && bytes < want))
+        return bad_block(source, number, err, "is shorter than its pixels");
+    source->tiff.message[0] = 0;
+    source->tiff.system_error = 0;
+    tmsize_t got = source->tiled ? TIFFReadEncodedTile(tiff, number, out, (tmsize_t)want)
+                                 : TIFFReadEncodedStrip(tiff, number, out, (tmsize_t)want);
+    if (got == (tmsize_t)want && !source->tiff.message[0]) return TRN_OK;
+    char what[600];
+    snprintf(what, sizeof what, "cannot be decoded (%s)",
+             source->tiff.message[0] ? source->tiff.message : "too few pixels");
+    return bad_block(source, number, err, what);
+}
