@@ -16,6 +16,8 @@ typedef struct trn_parameters {
     trn_fill fill; /* called with the full name and shape */
     bool (*has)(void *user, const char *name);
     void *user;
+    /* NULL, or told of every parameter as a block asks for it: so a loader learns what a model needs from the model. */
+    void (*want)(void *user, const char *name, const trn_shape *shape);
 } trn_parameters;
 
 /* A builder's place: graph, parameters, and the prefix of names ("blocks.3."). Cheap to copy. */
@@ -25,7 +27,7 @@ typedef struct trn_scope {
     char prefix[128];
 } trn_scope;
 trn_scope trn_scope_root(trn_graph *graph, const trn_parameters *parameters);
-/* Scope below: prefix + formatted name + "." */
+/* Scope below: prefix + formatted name + "."; a name that does not fit fails the graph. */
 trn_scope trn_scope_enter(const trn_scope *scope, const char *fmt, ...) TRN_PRINTF(2, 3);
 /* Parameter `name` below the scope. */
 trn_tensor *trn_scope_param(const trn_scope *scope, const char *name, trn_shape shape);
@@ -46,13 +48,14 @@ typedef struct trn_block_desc {
     float eps;
     bool layer_scale;  /* ls1.gamma, ls2.gamma */
     bool separate_qkv; /* attn.q, attn.k, attn.v instead of attn.qkv */
-    bool swiglu;       /* mlp.w12 [2*hidden,C], mlp.w3 [C,hidden]: silu(x1)*x2 (DINOv2 giant) */
-    trn_tensor *key_mask; /* [B,N] or NULL */
+    bool swiglu;       /* mlp.w12 [2*hidden,C], mlp.w3 [C,hidden]: silu(x1)*x2 (DINOv2 giant); fc1, fc2 where timm wrote it */
+    trn_tensor *key_mask; /* [B,N]: 1 attend, 0 hide; NULL: all */
 } trn_block_desc;
 trn_tensor *trn_nn_block(const trn_scope *scope, trn_tensor *x, const trn_block_desc *desc);
 
-/* sin and cos tables of position encodings, double precision rounded to float (spec section 0: sincos1d). out [D]. */
-void trn_sincos(int dims, double position, double base_exponent_scale, float *out);
+/* Position encoding: out [dims] = sin(position*om_k) for k < dims/2, then cos, with om_k = 10000^(-k*exponent_step), in double,
+ * rounded to float. The usual formula has exponent_step = 2.0/dims; Galileo's is 0.5/dims. dims must be even. */
+void trn_sincos(int dims, double position, double exponent_step, float *out);
 
 #ifdef __cplusplus
 }
