@@ -34,3 +34,5 @@ layout(push_constant) uniform Params { SCALARS } p;
 #define GROUPS_PER_ROW 32768u
 #define GROUP_INDEX (gl_WorkGroupID.y * GROUPS_PER_ROW + gl_WorkGroupID.x)
 #define INVOCATION_INDEX (GROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x)
+
+#include "math.glsl"

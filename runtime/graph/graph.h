@@ -1,12 +1,13 @@
-/* graph: tensors, operators, and their execution. A graph is built from operators over tensors of known shape, compiled
- * once for a device (kernels chosen, pointwise chains fused, memory planned, commands recorded) and replayed.
+/* graph: tensors, operators, and their execution. A graph is built from operators over tensors of known
+ * shape, compiled once for a device (kernels chosen, pointwise chains fused, memory planned, commands
+ * recorded) and replayed.
  *
- * Building never needs an error check per call: a builder that fails returns NULL and the graph keeps the first error;
- * a builder given NULL returns NULL. trn_graph_status() or compiling reports it.
+ * Building never needs an error check per call: a builder that fails returns NULL and the graph keeps the
+ * first error; a builder given NULL returns NULL. trn_graph_status() or compiling reports it.
  *
- * Letters in shape comments: B batch, N tokens, C channels, H heads, D head size, h w image or grid height and width.
- * Row-major everywhere; images are [B,C,h,w], tokens [B,N,C].
- * Thread-safety: one thread at a time per graph and per executable. */
+ * Letters in shape comments: B batch, N tokens, C channels, H heads, D head size, h w image or grid height
+ * and width. Row-major everywhere; images are [B,C,h,w], tokens [B,N,C]. Thread-safety: one thread at a time
+ * per graph and per executable. */
 #ifndef TRN_GRAPH_H
 #define TRN_GRAPH_H
 
@@ -26,7 +27,7 @@ typedef struct trn_shape {
     int64_t dim[TRN_MAX_DIMS];
 } trn_shape;
 /* TRN_SHAPE(2, 3, 4) */
-#define TRN_SHAPE(...)                                                                                        \
+#define TRN_SHAPE(...)                                                                                       \
     ((trn_shape){.ndim = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}})
 int64_t trn_shape_count(const trn_shape *shape);
 bool trn_shape_equal(const trn_shape *a, const trn_shape *b);
@@ -51,25 +52,30 @@ trn_dtype trn_tensor_type(const trn_tensor *tensor);
 /* ---- leaves ---- */
 
 trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_shape shape);
-/* A value known before the run: weights and tables. `fill` writes count values (float, or int32_t for TRN_I32) when the
- * graph is compiled, straight into a transfer buffer, so that weights need not stay in host memory. user must live as
- * long as the graph is compiled. What depends on constants alone is computed once, at compile time, on the device. */
-typedef trn_status (*trn_fill)(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err);
+/* A value known before the run: weights and tables. `fill` writes count values (float, or int32_t for
+ * TRN_I32) when the graph is compiled, straight into a transfer buffer, so that weights need not stay in host
+ * memory. user must live as long as the graph is compiled. What depends on constants alone is computed once,
+ * at compile time, on the device. */
+typedef trn_status (*trn_fill)(void *user, const char *name, const trn_shape *shape, void *out,
+                               trn_error *err);
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user);
-trn_tensor *trn_constant(trn_graph *graph, const char *name, trn_shape shape, const float *values);   /* copied */
-trn_tensor *trn_constant_int(trn_graph *graph, const char *name, trn_shape shape, const int32_t *values); /* copied */
-void trn_output_add(trn_graph *graph, const char *name, trn_tensor *tensor); /* keeps it readable after a run */
+trn_tensor *trn_constant(trn_graph *graph, const char *name, trn_shape shape,
+                         const float *values); /* copied */
+trn_tensor *trn_constant_int(trn_graph *graph, const char *name, trn_shape shape,
+                             const int32_t *values); /* copied */
+void trn_output_add(trn_graph *graph, const char *name,
+                    trn_tensor *tensor); /* keeps it readable after a run */
 
 /* ---- matrix products and attention ---- */
 
 /* x [..,K], w [N,K], b [N] or NULL -> [..,N]: x w^T + b */
 trn_tensor *trn_linear(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b);
-/* a [..,M,K] (or [..,K,M] if transpose_a), b [..,K,N] (or [..,N,K] if transpose_b) -> [..,M,N]. Leading dimensions are equal,
- * or b has two dimensions and serves all. */
+/* a [..,M,K] (or [..,K,M] if transpose_a), b [..,K,N] (or [..,N,K] if transpose_b) -> [..,M,N]. Leading
+ * dimensions are equal, or b has two dimensions and serves all. */
 trn_tensor *trn_matmul(trn_graph *graph, trn_tensor *a, trn_tensor *b, bool transpose_a, bool transpose_b);
 
-/* Where element (outer, window, head, row, d) of an attention operand lies: offset + sum of index * stride, in elements;
- * d is contiguous. So packed qkv and mask units need no copy. */
+/* Where element (outer, window, head, row, d) of an attention operand lies: offset + sum of index * stride,
+ * in elements; d is contiguous. So packed qkv and mask units need no copy. */
 typedef struct trn_heads_layout {
     int64_t offset, outer, window, head, row;
 } trn_heads_layout;
@@ -86,32 +92,40 @@ trn_tensor *trn_attention(trn_graph *graph, trn_tensor *q, trn_tensor *k, trn_te
                           const trn_attention_desc *desc);
 /* qkv [B,N,3*H*D] packed [q|k|v][head][d] -> [B,N,H*D], all tokens attend to all. */
 trn_tensor *trn_self_attention(trn_graph *graph, trn_tensor *qkv, int heads, trn_tensor *key_mask);
-/* Tokens t = n*W + win: W windows whose index is fastest (Hiera's mask units). qkv [B,N,3*H*D]; when pool > 1 the queries are
- * the elementwise maximum over groups of `pool` (view [pool, N/(W*pool)]); -> [B, N/pool, H*D]. */
+/* Tokens t = n*W + win: W windows whose index is fastest (Hiera's mask units). qkv [B,N,3*H*D]; when pool > 1
+ * the queries are the elementwise maximum over groups of `pool` (view [pool, N/(W*pool)]); -> [B, N/pool,
+ * H*D]. */
 trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows, int pool);
 
 /* ---- normalisation ---- */
 
-trn_tensor *trn_layer_norm(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, float eps); /* last axis; w, b [C] or NULL */
-trn_tensor *trn_softmax(trn_graph *graph, trn_tensor *x);     /* last axis */
-trn_tensor *trn_log_softmax(trn_graph *graph, trn_tensor *x); /* last axis */
+trn_tensor *trn_layer_norm(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b,
+                           float eps);                                    /* last axis; w, b [C] or NULL */
+trn_tensor *trn_softmax(trn_graph *graph, trn_tensor *x);                 /* last axis */
+trn_tensor *trn_log_softmax(trn_graph *graph, trn_tensor *x);             /* last axis */
 trn_tensor *trn_l2_normalize(trn_graph *graph, trn_tensor *x, float eps); /* last axis: x / max(|x|, eps) */
 /* x [B,C,..]: per-channel (x - mean) / sqrt(var + eps) * w + b with fixed statistics [C] */
-trn_tensor *trn_batch_norm_eval(trn_graph *graph, trn_tensor *x, trn_tensor *mean, trn_tensor *var, trn_tensor *w,
-                                trn_tensor *b, float eps);
+trn_tensor *trn_batch_norm_eval(trn_graph *graph, trn_tensor *x, trn_tensor *mean, trn_tensor *var,
+                                trn_tensor *w, trn_tensor *b, float eps);
 
 /* ---- convolution, pooling, resizing ---- */
 
 typedef struct trn_conv_desc {
     int stride[3], padding[3]; /* t, y, x (2-D uses [1], [2]); stride 0 means 1 */
 } trn_conv_desc;
-trn_tensor *trn_conv2d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, const trn_conv_desc *desc); /* x [B,C,h,w], w [O,C,kh,kw] -> [B,O,h',w'] */
-trn_tensor *trn_conv3d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, const trn_conv_desc *desc); /* x [B,C,t,h,w], w [O,C,kt,kh,kw] */
-/* The same as tokens: -> [B, (t'*)h'*w', O], row-major over the grid; for patch embeddings. x and w both 4-D or both 5-D. */
-trn_tensor *trn_conv_tokens(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, const trn_conv_desc *desc);
-trn_tensor *trn_conv_transpose2d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, const trn_conv_desc *desc); /* w [C,O,kh,kw] */
+trn_tensor *trn_conv2d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b,
+                       const trn_conv_desc *desc); /* x [B,C,h,w], w [O,C,kh,kw] -> [B,O,h',w'] */
+trn_tensor *trn_conv3d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b,
+                       const trn_conv_desc *desc); /* x [B,C,t,h,w], w [O,C,kt,kh,kw] */
+/* The same as tokens: -> [B, (t'*)h'*w', O], row-major over the grid; for patch embeddings. x and w both 4-D
+ * or both 5-D. */
+trn_tensor *trn_conv_tokens(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b,
+                            const trn_conv_desc *desc);
+trn_tensor *trn_conv_transpose2d(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b,
+                                 const trn_conv_desc *desc); /* w [C,O,kh,kw] */
 typedef enum trn_pool_kind { TRN_POOL_MAX, TRN_POOL_MEAN } trn_pool_kind;
-/* x [outer,h,w,inner] given by the axis of h (w follows): NCHW axis 2, NHWC axis 1. Windows at stride, no padding, floor. */
+/* x [outer,h,w,inner] given by the axis of h (w follows): NCHW axis 2, NHWC axis 1. Windows at stride, no
+ * padding, floor. */
 trn_tensor *trn_pool2d(trn_graph *graph, trn_tensor *x, int axis, trn_pool_kind kind, int size, int stride);
 trn_tensor *trn_adaptive_avg_pool2d(trn_graph *graph, trn_tensor *x, int axis, int out_h, int out_w);
 
@@ -120,42 +134,47 @@ typedef struct trn_resize_desc {
     trn_resize_mode mode;
     bool align_corners; /* src = dst*(in-1)/(out-1), else src = (dst+0.5)*in/out - 0.5 */
     bool antialias;     /* when shrinking, the filter is widened (bicubic a = -0.5 then, else -0.75) */
-    /* when scale[0] != 0: src = dst*scale + offset per axis (y, x), for grids whose cells do not span the same ground */
+    /* when scale[0] != 0: src = dst*scale + offset per axis (y, x), for grids whose cells do not span the
+     * same ground */
     double scale[2], offset[2];
 } trn_resize_desc;
 /* x [outer,h,w,inner], axis of h as above -> h, w replaced; border clamped */
-trn_tensor *trn_resize2d(trn_graph *graph, trn_tensor *x, int axis, int out_h, int out_w, const trn_resize_desc *desc);
+trn_tensor *trn_resize2d(trn_graph *graph, trn_tensor *x, int axis, int out_h, int out_w,
+                         const trn_resize_desc *desc);
 
 /* ---- moving, picking, reducing ---- */
 
 trn_tensor *trn_reshape(trn_graph *graph, trn_tensor *x, trn_shape shape); /* one dim may be -1; no copy */
-trn_tensor *trn_permute(trn_graph *graph, trn_tensor *x, const int *order); /* out axis i is x axis order[i] */
+trn_tensor *trn_permute(trn_graph *graph, trn_tensor *x,
+                        const int *order); /* out axis i is x axis order[i] */
 trn_tensor *trn_slice(trn_graph *graph, trn_tensor *x, int axis, int64_t start, int64_t count);
 trn_tensor *trn_concat(trn_graph *graph, trn_tensor *const *parts, int count, int axis); /* count <= 64 */
-trn_tensor *trn_expand(trn_graph *graph, trn_tensor *x, trn_shape shape);  /* repeats axes of size 1 */
+trn_tensor *trn_expand(trn_graph *graph, trn_tensor *x, trn_shape shape); /* repeats axes of size 1 */
 trn_tensor *trn_pad(trn_graph *graph, trn_tensor *x, int axis, int64_t before, int64_t after); /* zeros */
-/* index [n] of TRN_I32: out axis = x[.., index[i], ..]; a constant index is checked when the graph is built, others are
- * clamped */
+/* index [n] of TRN_I32: out axis = x[.., index[i], ..]; a constant index is checked when the graph is built,
+ * others are clamped */
 trn_tensor *trn_gather(trn_graph *graph, trn_tensor *x, int axis, trn_tensor *index);
 typedef enum trn_reduce_kind { TRN_REDUCE_SUM, TRN_REDUCE_MEAN, TRN_REDUCE_MAX } trn_reduce_kind;
 trn_tensor *trn_reduce(trn_graph *graph, trn_tensor *x, int axis, trn_reduce_kind kind, bool keep_axis);
 
 /* ---- pointwise: rows of expressions (graph/pointwise.c); operands broadcast as in NumPy ---- */
 
-trn_tensor *trn_pointwise(trn_graph *graph, const char *row, trn_tensor *const *operands, int count, const float *constants,
-                          int constant_count);
+trn_tensor *trn_pointwise(trn_graph *graph, const char *row, trn_tensor *const *operands, int count,
+                          const float *constants, int constant_count);
 trn_tensor *trn_add(trn_graph *graph, trn_tensor *a, trn_tensor *b);
 trn_tensor *trn_sub(trn_graph *graph, trn_tensor *a, trn_tensor *b);
 trn_tensor *trn_mul(trn_graph *graph, trn_tensor *a, trn_tensor *b);
 trn_tensor *trn_div(trn_graph *graph, trn_tensor *a, trn_tensor *b);
 trn_tensor *trn_max(trn_graph *graph, trn_tensor *a, trn_tensor *b);
 trn_tensor *trn_affine(trn_graph *graph, trn_tensor *x, float scale, float offset); /* x*scale + offset */
-trn_tensor *trn_unary(trn_graph *graph, const char *row, trn_tensor *x); /* "gelu", "gelu_tanh", "relu", "silu", "sigmoid", "exp", "sqrt", .. */
+trn_tensor *trn_unary(trn_graph *graph, const char *row,
+                      trn_tensor *x); /* "gelu", "gelu_tanh", "relu", "silu", "sigmoid", "exp", "sqrt", .. */
 
 /* ---- gradients ---- */
 
-/* Adds to the graph the gradients of sum(y * seed) with respect to wrt[i] (seed NULL: ones). An operator on the way whose
- * rule is missing is an error that names it. grads[i] is NULL when y does not depend on wrt[i]. */
+/* Adds to the graph the gradients of sum(y * seed) with respect to wrt[i] (seed NULL: ones). An operator on
+ * the way whose rule is missing is an error that names it. grads[i] is NULL when y does not depend on wrt[i].
+ */
 trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_tensor *const *wrt, int count,
                          trn_tensor **grads, trn_error *err);
 
@@ -163,15 +182,17 @@ trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_
 
 typedef struct trn_exec trn_exec;
 typedef struct trn_compile_options {
-    bool plan_only;   /* kernels, fusions and memory are decided, nothing is allocated, uploaded or compiled: for --explain */
-    bool no_fusion;   /* every operator on its own (also TERRANE_DISABLE=fusion) */
-    bool keep_all;    /* no two tensors share memory, so that every value can be read after a run */
-    bool check;       /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
-    bool poison;      /* fills the arena with NaN before every run */
+    bool plan_only; /* kernels, fusions and memory are decided, nothing is allocated, uploaded or compiled:
+                       for --explain */
+    bool no_fusion; /* every operator on its own (also TERRANE_DISABLE=fusion) */
+    bool keep_all;  /* no two tensors share memory, so that every value can be read after a run */
+    bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
+    bool poison; /* fills the arena with NaN before every run */
     uint64_t memory_limit; /* device bytes; 0: what is available */
 } trn_compile_options;
 /* The graph must outlive the executable. TRN_ERR_MEMORY before anything runs when the plan does not fit. */
-trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out, trn_error *err);
+trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out,
+                       trn_error *err);
 void trn_exec_destroy(trn_exec *exec); /* NULL is fine */
 trn_status trn_exec_set(trn_exec *exec, const char *input, const void *data, trn_error *err);
 trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err);
@@ -190,14 +211,14 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out);
 void trn_exec_profile(trn_exec *exec, bool on);
 void trn_exec_profile_text(const trn_exec *exec, trn_text *out);
 
-/* The whole graph by the plain C references, in double precision where it matters: inputs by name, outputs by name.
- * Slow; for tests, selftest and TERRANE_CHECK. */
+/* The whole graph by the plain C references, in double precision where it matters: inputs by name, outputs by
+ * name. Slow; for tests, selftest and TERRANE_CHECK. */
 typedef struct trn_named_data {
     const char *name;
     void *data;
 } trn_named_data;
-trn_status trn_reference_run(trn_graph *graph, const trn_named_data *inputs, int input_count, const trn_named_data *outputs,
-                             int output_count, trn_error *err);
+trn_status trn_reference_run(trn_graph *graph, const trn_named_data *inputs, int input_count,
+                             const trn_named_data *outputs, int output_count, trn_error *err);
 
 /* ---- the operator table, as data: for devices, selftest, bench, docs ---- */
 
@@ -207,7 +228,8 @@ typedef struct trn_kernel_variant_info {
     char why_not[128];
 } trn_kernel_variant_info;
 /* Kernel variants of all operators on this device; malloc'd. */
-trn_status trn_kernel_variants(const trn_gpu *gpu, trn_kernel_variant_info **list, size_t *count, trn_error *err);
+trn_status trn_kernel_variants(const trn_gpu *gpu, trn_kernel_variant_info **list, size_t *count,
+                               trn_error *err);
 
 typedef struct trn_op_result {
     const char *op, *label; /* case */
@@ -216,10 +238,12 @@ typedef struct trn_op_result {
     double seconds;
     char message[512];
 } trn_op_result;
-/* Runs every case of every operator (or those whose name contains `filter`) on the device against the C reference, outputs
- * poisoned before. report is called for each. Returns TRN_OK when all ran (passed or not). */
-trn_status trn_op_selftest(trn_gpu *gpu, const char *filter, void (*report)(void *user, const trn_op_result *result),
-                           void *user, const trn_progress *progress, trn_error *err);
+/* Runs every case of every operator (or those whose name contains `filter`) on the device against the C
+ * reference, outputs poisoned before. report is called for each. Returns TRN_OK when all ran (passed or not).
+ */
+trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
+                           void (*report)(void *user, const trn_op_result *result), void *user,
+                           const trn_progress *progress, trn_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
 /* What an operator is, for the files of graph/ops/ and the passes of graph/. Private to the room.
  *
- * An operator is one file: shape rule (in its builder), gradient rule, plain C reference, kernel choice, test cases; its
- * shaders; and one row in the operator table (graph/ops/table.c). Operator tests, selftest, `terrane devices` and the docs
- * take it from there. */
+ * An operator is one file: shape rule (in its builder), gradient rule, plain C reference, kernel choice, test
+ * cases; its shaders; and one row in the operator table (graph/ops/table.c). Operator tests, selftest,
+ * `terrane devices` and the docs take it from there. */
 #ifndef TRN_GRAPH_OP_H
 #define TRN_GRAPH_OP_H
 
@@ -19,15 +19,15 @@ struct trn_tensor {
     trn_dtype type;
     trn_shape shape;
     int64_t count;
-    trn_node *producer;    /* NULL for leaves */
-    trn_tensor *view_of;   /* reshape: shares the other's memory */
-    bool constant;         /* known at compile time */
-    const char *name;      /* inputs, params, outputs */
-    trn_fill fill;         /* params; NULL for constants */
+    trn_node *producer;  /* NULL for leaves */
+    trn_tensor *view_of; /* reshape: shares the other's memory */
+    bool constant;       /* known at compile time */
+    const char *name;    /* inputs, params, outputs */
+    trn_fill fill;       /* params; NULL for constants */
     void *fill_user;
-    const void *values;    /* constants */
+    const void *values; /* constants */
     bool is_input, is_output;
-    int consumers;         /* nodes that read it (views counted through) */
+    int consumers; /* nodes that read it (views counted through) */
 };
 
 struct trn_node {
@@ -35,7 +35,7 @@ struct trn_node {
     int id, input_count;
     trn_tensor *inputs[TRN_MAX_INPUTS]; /* NULL for an absent optional one */
     trn_tensor *out;
-    const char *scope; /* "blocks.3." */
+    const char *scope;                               /* "blocks.3." */
     _Alignas(16) unsigned char attr[TRN_ATTR_BYTES]; /* the operator's own struct */
 };
 
@@ -48,8 +48,8 @@ typedef struct trn_operand {
     bool written;
 } trn_operand;
 
-/* Filled by an operator and handed to trn_lower_step, which copies it. `epilogue` asks the pass to append the fused
- * pointwise chain of the node, if there is one, to this step's operands, scalars and generated text. */
+/* Filled by an operator and handed to trn_lower_step, which copies it. `epilogue` asks the pass to append the
+ * fused pointwise chain of the node, if there is one, to this step's operands, scalars and generated text. */
 typedef struct trn_step {
     const char *shader;
     const char *variant; /* name of the kernel variant, for explain */
@@ -70,20 +70,21 @@ typedef struct trn_lower trn_lower; /* one compilation */
 const trn_device_info *trn_lower_device(const trn_lower *lower);
 trn_gpu *trn_lower_gpu(const trn_lower *lower);
 trn_access trn_lower_access(const trn_lower *lower);
-/* Text or macro values that live as long as the compilation. NULL when out of memory (trn_lower_step then fails). */
+/* Text or macro values that live as long as the compilation. NULL when out of memory (trn_lower_step then
+ * fails). */
 const char *trn_lower_printf(trn_lower *lower, const char *fmt, ...) TRN_PRINTF(2, 3);
 trn_status trn_lower_step(trn_lower *lower, const trn_step *step, trn_error *err);
 /* Device memory for this node only (split-K partial sums and the like). */
 trn_tensor *trn_lower_temporary(trn_lower *lower, uint64_t bytes, trn_error *err);
-/* A copy of constant tensor `source` in another layout, made once at compile time and shared by all nodes that ask for the
- * same (source, layout). *is_new tells the caller to add the steps that fill it, between begin and end. Returns NULL when
- * source is not constant. */
-trn_tensor *trn_lower_packed(trn_lower *lower, trn_tensor *source, const char *layout, uint64_t bytes, bool *is_new,
-                             trn_error *err);
+/* A copy of constant tensor `source` in another layout, made once at compile time and shared by all nodes
+ * that ask for the same (source, layout). *is_new tells the caller to add the steps that fill it, between
+ * begin and end. Returns NULL when source is not constant. */
+trn_tensor *trn_lower_packed(trn_lower *lower, trn_tensor *source, const char *layout, uint64_t bytes,
+                             bool *is_new, trn_error *err);
 void trn_lower_setup_begin(trn_lower *lower); /* steps until end run once, at compile time */
 void trn_lower_setup_end(trn_lower *lower);
-/* The tensor a step must write: the node's own, or the end of the fused chain. Only steps with `epilogue` may ask for it
- * when the node has a chain. */
+/* The tensor a step must write: the node's own, or the end of the fused chain. Only steps with `epilogue` may
+ * ask for it when the node has a chain. */
 trn_tensor *trn_lower_output(const trn_lower *lower, const trn_node *node);
 /* Number of extra operands the fused chain of this node will add (0 without a chain). */
 int trn_lower_epilogue_operands(const trn_lower *lower, const trn_node *node);
@@ -98,8 +99,9 @@ typedef struct trn_variant {
     bool (*applies)(const trn_gpu *gpu, char why_not[128]);
 } trn_variant;
 
-/* One test case: builds the operator on inputs it makes with trn_input (filled by the harness with numbers from their
- * names: float inputs uniform in [-1,1), scaled as `case_input_scale` if set by name suffix "*k") and marks outputs. */
+/* One test case: builds the operator on inputs it makes with trn_input (filled by the harness with numbers
+ * from their names: float inputs uniform in [-1,1), scaled as `case_input_scale` if set by name suffix "*k")
+ * and marks outputs. */
 typedef struct trn_op_case {
     const char *label;
     void (*build)(trn_graph *graph);
@@ -108,14 +110,15 @@ typedef struct trn_op_case {
 
 struct trn_op {
     const char *name;
-    /* gradient of the output, seeded with dy, with respect to input `which`; NULL after trn_graph_fail, or NULL when it is
-     * zero. A missing rule (NULL here) is an error when a gradient must pass. */
+    /* gradient of the output, seeded with dy, with respect to input `which`; NULL after trn_graph_fail, or
+     * NULL when it is zero. A missing rule (NULL here) is an error when a gradient must pass. */
     trn_tensor *(*gradient)(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which);
-    /* plain C, double accumulation: inputs[i] is float or int32_t data in C order (NULL if absent), out likewise */
+    /* plain C, double accumulation: inputs[i] is float or int32_t data in C order (NULL if absent), out
+     * likewise */
     void (*reference)(const trn_node *node, const void *const *inputs, void *out);
     trn_status (*lower)(trn_lower *lower, const trn_node *node, trn_error *err);
     void (*cost)(const trn_node *node, double *flops, double *bytes); /* NULL: bytes of operands, no flops */
-    void (*describe)(const trn_node *node, trn_text *out);            /* parameters for explain; may be NULL */
+    void (*describe)(const trn_node *node, trn_text *out); /* parameters for explain; may be NULL */
     bool epilogue; /* its kernels can end in a fused pointwise chain */
     const trn_variant *variants;
     int variant_count;
@@ -127,10 +130,10 @@ extern const trn_op *const trn_op_table[]; /* NULL-terminated */
 
 /* ---- for builders ---- */
 
-/* A node with zeroed attributes and its output tensor; NULL (and the graph failed) when out of memory, too many inputs or
- * elements (2^31 - 1), or any of the required inputs is NULL. */
-trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int input_count, trn_dtype type,
-                       trn_shape out_shape);
+/* A node with zeroed attributes and its output tensor; NULL (and the graph failed) when out of memory, too
+ * many inputs or elements (2^31 - 1), or any of the required inputs is NULL. */
+trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int input_count,
+                       trn_dtype type, trn_shape out_shape);
 trn_arena *trn_graph_arena(trn_graph *graph);
 /* axis in [-ndim, ndim) to [0, ndim); -1 after failing the graph */
 int trn_axis(trn_graph *graph, const trn_tensor *x, int axis, const char *op);

@@ -1,0 +1,89 @@
+/* TERRANE_CHECK: after a run, each operator against its C reference on the device's own inputs. */
+#include "exec.h"
+
+#include <stdlib.h>
+
+enum { MAX_LOCAL = TRN_MAX_GROUP + 1 };
+static const double CHECK_TOLERANCE = 1e-3;
+
+/* Value of an operand: made in this group before, or read from the device. *owned tells the caller to free
+ * it. */
+static trn_status operand_value(trn_exec *exec, trn_tensor *tensor, void *const *local,
+                                trn_node *const *nodes, int done, void **value, bool *owned, trn_error *err)
+{
+    trn_tensor *base = trn_tensor_base(tensor);
+    *owned = false;
+    for (int i = 0; i < done; i++) {
+        if (nodes[i]->out != base) continue;
+        *value = local[i];
+        return TRN_OK;
+    }
+    *owned = true;
+    if (base->constant && !base->producer) return trn_leaf_data(base, value, err);
+    *value = malloc((size_t)base->count * 4);
+    if (!*value) return trn_fail_memory(err, (size_t)base->count * 4, "checking");
+    return trn_exec_read(exec, base, *value, err);
+}
+
+static trn_status run_reference(trn_exec *exec, void **local, trn_node *const *nodes, int index,
+                                trn_error *err)
+{
+    const trn_node *node = nodes[index];
+    void *values[TRN_MAX_INPUTS] = {0};
+    bool owned[TRN_MAX_INPUTS] = {0};
+    trn_status status = TRN_OK;
+    for (int i = 0; status == TRN_OK && i < node->input_count; i++) {
+        if (node->inputs[i])
+            status = operand_value(exec, node->inputs[i], local, nodes, index, &values[i], &owned[i], err);
+    }
+    local[index] = malloc((size_t)node->out->count * 4);
+    if (status == TRN_OK && !local[index])
+        status = trn_fail_memory(err, (size_t)node->out->count * 4, "checking");
+    if (status == TRN_OK) node->op->reference(node, (const void *const *)values, local[index]);
+    for (int i = 0; i < node->input_count; i++) {
+        if (owned[i]) free(values[i]);
+    }
+    return status;
+}
+
+static trn_status check_group(trn_exec *exec, const trn_group *group, trn_error *err)
+{
+    trn_node *nodes[MAX_LOCAL];
+    void *local[MAX_LOCAL] = {0};
+    int count = 0;
+    if (group->root) nodes[count++] = group->root;
+    for (int i = 0; i < group->chain_count; i++)
+        nodes[count++] = group->chain[i];
+    trn_status status = TRN_OK;
+    for (int i = 0; status == TRN_OK && i < count; i++)
+        status = run_reference(exec, local, nodes, i, err);
+    float *device = malloc((size_t)group->out->count * 4);
+    if (status == TRN_OK && !device) status = trn_fail_memory(err, (size_t)group->out->count * 4, "checking");
+    if (status == TRN_OK) status = trn_exec_read(exec, group->out, device, err);
+    if (status == TRN_OK) {
+        double error = trn_worst_error(device, local[count - 1], group->out->count);
+        char label[128], shape[128];
+        trn_log(TRN_LOG_DEBUG, "check %s %s: %.2e", trn_node_label(nodes[0], label),
+                trn_shape_text(&group->out->shape, shape), error);
+        if (!(error <= CHECK_TOLERANCE))
+            status = trn_fail(err, TRN_ERR_DEVICE,
+                              "check: %s (%d operators, output %s) differs from its C reference by %.2e",
+                              trn_node_label(nodes[0], label), count,
+                              trn_shape_text(&group->out->shape, shape), error);
+    }
+    free(device);
+    for (int i = 0; i < count; i++)
+        free(local[i]);
+    return status;
+}
+
+trn_status trn_exec_check(trn_exec *exec, trn_error *err)
+{
+    for (size_t i = 0; i < exec->lower.group_count; i++) {
+        const trn_group *group = &exec->lower.groups[i];
+        if (group->out->constant) continue; /* computed once, and freed when only the setup needs it */
+        trn_status status = check_group(exec, group, err);
+        if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
+}

@@ -1,0 +1,380 @@
+/* Executables: memory, uploads, the setup that runs once, the program that is replayed. */
+#include "exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t tensor_total(const trn_exec *exec)
+{
+    return exec->graph->tensor_count + exec->lower.extra_count;
+}
+
+static trn_tensor *tensor_at(const trn_exec *exec, size_t id)
+{
+    size_t own = exec->graph->tensor_count;
+    return id < own ? exec->graph->tensors[id] : exec->lower.extra[id - own];
+}
+
+/* ---- what is constant: weights, tables, and what depends on them alone ---- */
+
+/* last_setup[id]: last setup step that touches the tensor; kept[id]: the run reads it. */
+typedef struct constant_use {
+    int *last_setup;
+    bool *kept;
+} constant_use;
+
+static trn_status find_constant_use(const trn_exec *exec, constant_use *use, trn_error *err)
+{
+    size_t total = tensor_total(exec);
+    use->last_setup = malloc((total + 1) * sizeof *use->last_setup);
+    use->kept = calloc(total + 1, sizeof *use->kept);
+    if (!use->last_setup || !use->kept) return trn_fail_memory(err, total * sizeof(int), "a compilation");
+    for (size_t i = 0; i < total; i++)
+        use->last_setup[i] = -1;
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *lowered = &exec->lower.steps[s];
+        for (int i = 0; i < lowered->step.operand_count; i++) {
+            const trn_tensor *tensor = lowered->step.operands[i].tensor;
+            if (!tensor->constant) continue;
+            if (lowered->setup)
+                use->last_setup[tensor->id] = (int)s;
+            else
+                use->kept[tensor->id] = true;
+        }
+    }
+    for (size_t i = 0; i < exec->graph->output_count; i++) {
+        const trn_tensor *base = trn_tensor_base(exec->graph->outputs[i].tensor);
+        if (base->constant) use->kept[base->id] = true;
+    }
+    return TRN_OK;
+}
+
+static void free_constant_use(constant_use *use)
+{
+    free(use->last_setup);
+    free(use->kept);
+}
+
+/* Memory for a constant, with its values when it is a leaf. */
+static trn_status load_constant(trn_exec *exec, trn_tensor *tensor, trn_error *err)
+{
+    trn_gpu_buffer **slot = &exec->constants[tensor->id];
+    if (*slot) return TRN_OK;
+    uint64_t bytes = (uint64_t)tensor->count * 4;
+    trn_status status =
+        trn_gpu_buffer_create(exec->gpu, bytes, tensor->name ? tensor->name : "a constant", slot, err);
+    if (status != TRN_OK || tensor->producer || !(tensor->fill || tensor->values)) return status;
+    void *data;
+    status = trn_leaf_data(tensor, &data, err);
+    if (status != TRN_OK) return status;
+    status = trn_gpu_write(exec->gpu, *slot, 0, data, bytes, err);
+    free(data);
+    return status;
+}
+
+/* ---- steps to dispatches ---- */
+
+static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand)
+{
+    const trn_tensor *tensor = operand->tensor;
+    trn_binding binding = {.offset = operand->offset, .written = operand->written};
+    binding.size = operand->size ? operand->size : (uint64_t)tensor->count * 4 - operand->offset;
+    if (tensor->constant) {
+        binding.buffer = exec->constants[tensor->id];
+        return binding;
+    }
+    const trn_place *place = &exec->plan.places[tensor->id];
+    binding.buffer = exec->blocks[place->block];
+    binding.offset += place->offset;
+    return binding;
+}
+
+static trn_status make_dispatch(trn_exec *exec, const trn_lowered_step *lowered, trn_dispatch *dispatch,
+                                trn_error *err)
+{
+    const trn_step *step = &lowered->step;
+    trn_kernel_desc desc = {.shader = step->shader,
+                            .generated = lowered->generated,
+                            .macros = step->macros,
+                            .macro_count = step->macro_count,
+                            .buffers = step->operand_count,
+                            .scalars = step->scalar_count,
+                            .subgroup_size = step->subgroup_size};
+    *dispatch = (trn_dispatch){.flops = step->flops, .bytes = step->bytes, .label = lowered->label};
+    trn_status status = trn_gpu_kernel(exec->gpu, &desc, &dispatch->kernel, err);
+    if (status != TRN_OK) return trn_wrap(err, "%s", lowered->label);
+    for (int i = 0; i < step->operand_count; i++)
+        dispatch->bindings[i] = bind_operand(exec, &step->operands[i]);
+    memcpy(dispatch->scalars, step->scalars, sizeof dispatch->scalars);
+    memcpy(dispatch->groups, step->groups, sizeof dispatch->groups);
+    return TRN_OK;
+}
+
+static trn_status run_setup_step(trn_exec *exec, const trn_lowered_step *lowered, trn_error *err)
+{
+    trn_dispatch dispatch;
+    trn_program *program = NULL;
+    trn_status status = make_dispatch(exec, lowered, &dispatch, err);
+    if (status == TRN_OK) status = trn_program_create(exec->gpu, "setup", &program, err);
+    if (status == TRN_OK) status = trn_program_add(program, &dispatch, err);
+    if (status == TRN_OK) status = trn_program_run(program, NULL, err);
+    trn_program_destroy(program);
+    return status;
+}
+
+/* Runs the setup step by step; what only the setup needs is freed as soon as its last step ran, so that raw
+ * and packed weights are never all there together. */
+static trn_status run_setup(trn_exec *exec, const constant_use *use, trn_error *err)
+{
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *lowered = &exec->lower.steps[s];
+        if (!lowered->setup) continue;
+        trn_status status = TRN_OK;
+        for (int i = 0; status == TRN_OK && i < lowered->step.operand_count; i++)
+            status = load_constant(exec, lowered->step.operands[i].tensor, err);
+        if (status == TRN_OK) status = run_setup_step(exec, lowered, err);
+        if (status != TRN_OK) return status;
+        for (int i = 0; i < lowered->step.operand_count; i++) {
+            int id = lowered->step.operands[i].tensor->id;
+            if (use->kept[id] || use->last_setup[id] > (int)s) continue;
+            trn_gpu_buffer_destroy(exec->gpu, exec->constants[id]);
+            exec->constants[id] = NULL;
+        }
+    }
+    return TRN_OK;
+}
+
+static trn_status record_program(trn_exec *exec, trn_error *err)
+{
+    trn_status status = trn_program_create(exec->gpu, "graph", &exec->program, err);
+    for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++) {
+        trn_dispatch dispatch;
+        if (exec->lower.steps[s].setup) continue;
+        status = make_dispatch(exec, &exec->lower.steps[s], &dispatch, err);
+        if (status == TRN_OK) status = trn_program_add(exec->program, &dispatch, err);
+    }
+    return status;
+}
+
+/* ---- compiling ---- */
+
+static bool same_kernel(const trn_lowered_step *a, const trn_lowered_step *b)
+{
+    if (strcmp(a->step.shader, b->step.shader) != 0 || a->step.macro_count != b->step.macro_count)
+        return false;
+    if (strcmp(a->generated ? a->generated : "", b->generated ? b->generated : "") != 0) return false;
+    for (int i = 0; i < a->step.macro_count; i++) {
+        if (strcmp(a->step.macros[i].name, b->step.macros[i].name) != 0) return false;
+        if (strcmp(a->step.macros[i].value, b->step.macros[i].value) != 0) return false;
+    }
+    return a->step.subgroup_size == b->step.subgroup_size;
+}
+
+static void summarize(trn_exec *exec, const constant_use *use)
+{
+    trn_exec_summary *sum = &exec->summary;
+    for (size_t i = 0; i < exec->lower.group_count; i++) {
+        const trn_group *group = &exec->lower.groups[i];
+        int nodes = group->chain_count + (group->root != NULL);
+        sum->operators += (size_t)nodes;
+        sum->fused_operators += (size_t)(nodes - 1);
+    }
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *step = &exec->lower.steps[s];
+        size_t before = 0;
+        while (before < s && !same_kernel(&exec->lower.steps[before], step))
+            before++;
+        sum->kernels += before == s;
+        if (step->setup) {
+            sum->setup_dispatches++;
+            continue;
+        }
+        sum->dispatches++;
+        sum->flops += step->step.flops;
+        sum->bytes += step->step.bytes;
+    }
+    for (size_t i = 0; i < tensor_total(exec); i++) {
+        if (use->kept[i]) sum->weight_bytes += (uint64_t)tensor_at(exec, i)->count * 4;
+    }
+    sum->arena_bytes = exec->plan.total;
+    sum->arena_bytes_unshared = exec->plan.unshared;
+    double rate;
+    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &rate) && rate > 0)
+        sum->estimated_seconds = sum->flops / rate;
+}
+
+static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *err)
+{
+    uint64_t needed = exec->summary.weight_bytes + exec->summary.arena_bytes;
+    uint64_t available = trn_gpu_memory_available(exec->gpu);
+    if (limit && (limit < available || !available)) available = limit;
+    if (!available || needed <= available) return TRN_OK;
+    char text[4][32];
+    return trn_fail(err, TRN_ERR_MEMORY,
+                    "the graph needs %s of device memory (%s weights, %s values) and %s is available; use a "
+                    "smaller batch or "
+                    "tile",
+                    trn_format_bytes(needed, text[0]), trn_format_bytes(exec->summary.weight_bytes, text[1]),
+                    trn_format_bytes(exec->summary.arena_bytes, text[2]),
+                    trn_format_bytes(available, text[3]));
+}
+
+static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    for (int b = 0; status == TRN_OK && b < exec->plan.block_count; b++)
+        status = trn_gpu_buffer_create(exec->gpu, exec->plan.block_bytes[b], "the values of a graph",
+                                       &exec->blocks[b], err);
+    if (status == TRN_OK) status = run_setup(exec, use, err);
+    for (size_t i = 0; status == TRN_OK && i < tensor_total(exec); i++) {
+        if (use->kept[i]) status = load_constant(exec, tensor_at(exec, i), err);
+    }
+    return status == TRN_OK ? record_program(exec, err) : status;
+}
+
+static bool environment_is(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out,
+                       trn_error *err)
+{
+    static const trn_compile_options defaults;
+    *out = NULL;
+    trn_exec *exec = calloc(1, sizeof *exec);
+    if (!exec) return trn_fail_memory(err, sizeof *exec, "an executable");
+    constant_use use = {0};
+    exec->graph = graph;
+    exec->gpu = gpu;
+    exec->options = options ? *options : defaults;
+    exec->options.check |= environment_is("TERRANE_CHECK");
+    exec->options.keep_all |= exec->options.check;
+    exec->lower = (trn_lower){.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
+    trn_status status = exec->lower.arena ? TRN_OK : trn_fail_memory(err, 1, "an executable");
+    bool fusion = !exec->options.no_fusion && !trn_gpu_disabled("fusion");
+    uint64_t block_limit = (uint64_t)1 << 30;
+    const trn_device_info *info = trn_gpu_info(gpu);
+    if (info->max_allocation) block_limit = TRN_MIN(block_limit, info->max_allocation);
+    if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, err);
+    if (status == TRN_OK)
+        status = trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit, &exec->plan, err);
+    if (status == TRN_OK) status = find_constant_use(exec, &use, err);
+    if (status != TRN_OK) goto fail;
+    exec->constants = calloc(tensor_total(exec) + 1, sizeof(trn_gpu_buffer *));
+    exec->blocks = calloc((size_t)exec->plan.block_count + 1, sizeof(trn_gpu_buffer *));
+    if (!exec->constants || !exec->blocks) {
+        status = trn_fail_memory(err, tensor_total(exec) * sizeof(void *), "an executable");
+        goto fail;
+    }
+    summarize(exec, &use);
+    if (!exec->options.plan_only) {
+        status = check_memory(exec, exec->options.memory_limit, err);
+        if (status == TRN_OK) status = realize(exec, &use, err);
+        if (status == TRN_OK && environment_is("TERRANE_PROFILE")) trn_exec_profile(exec, true);
+    }
+    if (status != TRN_OK) goto fail;
+    free_constant_use(&use);
+    *out = exec;
+    return TRN_OK;
+fail:
+    free_constant_use(&use);
+    trn_exec_destroy(exec);
+    return status;
+}
+
+void trn_exec_destroy(trn_exec *exec)
+{
+    if (!exec) return;
+    trn_program_destroy(exec->program);
+    for (size_t i = 0; exec->constants && i < tensor_total(exec); i++)
+        trn_gpu_buffer_destroy(exec->gpu, exec->constants[i]);
+    for (int b = 0; exec->blocks && b < exec->plan.block_count; b++)
+        trn_gpu_buffer_destroy(exec->gpu, exec->blocks[b]);
+    free(exec->constants);
+    free(exec->blocks);
+    trn_memory_plan_free(&exec->plan);
+    trn_lower_free(&exec->lower);
+    free(exec);
+}
+
+/* ---- running ---- */
+
+trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err)
+{
+    const trn_tensor *base = trn_tensor_base(tensor);
+    uint64_t bytes = (uint64_t)base->count * 4;
+    if (base->constant) return trn_gpu_read(exec->gpu, exec->constants[base->id], 0, data, bytes, err);
+    const trn_place *place = &exec->plan.places[base->id];
+    return trn_gpu_read(exec->gpu, exec->blocks[place->block], place->offset, data, bytes, err);
+}
+
+trn_status trn_exec_set(trn_exec *exec, const char *name, const void *data, trn_error *err)
+{
+    if (exec->options.plan_only) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph was only planned");
+    for (size_t i = 0; i < exec->graph->tensor_count; i++) {
+        const trn_tensor *tensor = exec->graph->tensors[i];
+        if (!tensor->is_input || strcmp(tensor->name, name) != 0) continue;
+        const trn_place *place = &exec->plan.places[i];
+        if (place->block < 0) return TRN_OK; /* nothing that is asked for depends on it */
+        return trn_gpu_write(exec->gpu, exec->blocks[place->block], place->offset, data,
+                             (uint64_t)tensor->count * 4, err);
+    }
+    return trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no input '%s'", name);
+}
+
+trn_status trn_exec_get(trn_exec *exec, const char *name, void *data, trn_error *err)
+{
+    if (exec->options.plan_only) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph was only planned");
+    for (size_t i = 0; i < exec->graph->output_count; i++) {
+        if (!strcmp(exec->graph->outputs[i].name, name))
+            return trn_exec_read(exec, exec->graph->outputs[i].tensor, data, err);
+    }
+    return trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no output '%s'", name);
+}
+
+/* Overwrites every value that the run must write itself with NaN. */
+static trn_status poison(trn_exec *exec, trn_error *err)
+{
+    for (size_t i = 0; i < tensor_total(exec); i++) {
+        const trn_place *place = &exec->plan.places[i];
+        if (place->block < 0 || tensor_at(exec, i)->is_input) continue;
+        trn_status status =
+            trn_gpu_fill(exec->gpu, exec->blocks[place->block], place->offset, place->size, 0xffffffffu, err);
+        if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
+}
+
+/* Keeps the measured rate for estimates; small graphs say nothing about it. */
+static void learn_rate(trn_exec *exec, double seconds)
+{
+    double old, rate = exec->summary.flops / seconds;
+    if (exec->summary.flops < 1e8 || seconds <= 0) return;
+    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &old) && rate < 1.3 * old && rate > old / 1.3) return;
+    trn_gpu_tuning_set(exec->gpu, TRN_RATE_KEY, rate);
+}
+
+trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err)
+{
+    if (exec->options.plan_only) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph was only planned");
+    trn_status status = exec->options.poison ? poison(exec, err) : TRN_OK;
+    uint64_t start = trn_now_ns();
+    if (status == TRN_OK) status = trn_program_run(exec->program, progress, err);
+    if (status != TRN_OK) return status;
+    if (exec->runs++ > 0)
+        learn_rate(exec, (double)(trn_now_ns() - start) * 1e-9); /* the first run compiles in the driver */
+    return exec->options.check ? trn_exec_check(exec, err) : TRN_OK;
+}
+
+trn_exec_summary trn_exec_summarize(const trn_exec *exec)
+{
+    return exec->summary;
+}
+
+void trn_exec_profile(trn_exec *exec, bool on)
+{
+    exec->profiled = on;
+    trn_program_profile(exec->program, on);
+}

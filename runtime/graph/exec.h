@@ -1,0 +1,29 @@
+/* The executable, as exec.c, check.c and explain.c see it. Private to the room. */
+#ifndef TRN_GRAPH_EXEC_H
+#define TRN_GRAPH_EXEC_H
+
+#include "graph_internal.h"
+
+#define TRN_RATE_KEY "graph.flops_per_second" /* measured, in the device's tuning store */
+
+struct trn_exec {
+    trn_graph *graph;
+    trn_gpu *gpu;
+    trn_compile_options options;
+    trn_lower lower;
+    trn_memory_plan plan;
+    trn_gpu_buffer **blocks;    /* by block of the plan */
+    trn_gpu_buffer **constants; /* by tensor id */
+    trn_program *program;
+    trn_exec_summary summary;
+    uint64_t runs;
+    bool profiled;
+};
+
+/* Value of a tensor after a run; with keep_all every one is there. */
+trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err);
+/* Compares every group of the last run with the C references of its operators, fed with what the device
+ * computed. */
+trn_status trn_exec_check(trn_exec *exec, trn_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/* Reverse-mode differentiation: gradients are more graph. */
+#include "graph_internal.h"
+
+#include <stdlib.h>
+
+typedef struct gradient_pass {
+    trn_graph *graph;
+    trn_tensor **grads; /* by base tensor id, of the tensors that stood before the pass */
+    bool *wanted;       /* by base tensor id: a path leads from it to something in wrt */
+} gradient_pass;
+
+static void accumulate(gradient_pass *pass, trn_tensor *of, trn_tensor *gradient)
+{
+    trn_tensor *base = trn_tensor_base(of);
+    gradient = trn_reshape(pass->graph, gradient, base->shape);
+    trn_tensor *sofar = pass->grads[base->id];
+    pass->grads[base->id] = sofar ? trn_add(pass->graph, sofar, gradient) : gradient;
+}
+
+static trn_status step_back(gradient_pass *pass, const trn_node *node, trn_error *err)
+{
+    trn_tensor *dy = pass->grads[node->out->id];
+    if (!dy) return TRN_OK;
+    for (int i = 0; i < node->input_count; i++) {
+        if (!node->inputs[i] || !pass->wanted[trn_tensor_base(node->inputs[i])->id]) continue;
+        char label[128];
+        if (!node->op->gradient)
+            return trn_fail(err, TRN_ERR_UNSUPPORTED, "%s has no gradient rule", trn_node_label(node, label));
+        trn_tensor *dx = node->op->gradient(pass->graph, node, dy, i);
+        trn_status status = trn_graph_status(pass->graph, err);
+        if (status != TRN_OK) return status;
+        if (dx) accumulate(pass, node->inputs[i], dx);
+    }
+    return TRN_OK;
+}
+
+static void mark_wanted(gradient_pass *pass, size_t node_count, trn_tensor *const *wrt, int count)
+{
+    for (int i = 0; i < count; i++)
+        pass->wanted[trn_tensor_base(wrt[i])->id] = true;
+    for (size_t n = 0; n < node_count; n++) {
+        const trn_node *node = pass->graph->nodes[n];
+        for (int i = 0; i < node->input_count; i++) {
+            if (node->inputs[i] && pass->wanted[trn_tensor_base(node->inputs[i])->id])
+                pass->wanted[node->out->id] = true;
+        }
+    }
+}
+
+static trn_tensor *ones(trn_graph *graph, trn_shape shape)
+{
+    float one = 1;
+    trn_tensor *scalar = trn_constant(graph, "one", TRN_SHAPE(1), &one);
+    return trn_expand(
+        graph, trn_reshape(graph, scalar, (trn_shape){.ndim = shape.ndim, .dim = {1, 1, 1, 1, 1, 1}}), shape);
+}
+
+trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_tensor *const *wrt, int count,
+                         trn_tensor **grads, trn_error *err)
+{
+    trn_status status = trn_graph_status(graph, err);
+    if (status != TRN_OK) return status;
+    size_t node_count = graph->node_count;
+    gradient_pass pass = {graph, calloc(graph->tensor_count, sizeof *pass.grads),
+                          calloc(graph->tensor_count, sizeof *pass.wanted)};
+    if (!pass.grads || !pass.wanted) {
+        status = trn_fail_memory(err, graph->tensor_count * sizeof *pass.grads, "gradients");
+        goto done;
+    }
+    mark_wanted(&pass, node_count, wrt, count);
+    accumulate(&pass, y, seed ? seed : ones(graph, y->shape));
+    for (size_t n = node_count; status == TRN_OK && n-- > 0;)
+        status = step_back(&pass, graph->nodes[n], err);
+    for (int i = 0; status == TRN_OK && i < count; i++) {
+        trn_tensor *gradient = pass.grads[trn_tensor_base(wrt[i])->id];
+        grads[i] = gradient ? trn_reshape(graph, gradient, wrt[i]->shape) : NULL;
+    }
+    if (status == TRN_OK) status = trn_graph_status(graph, err);
+done:
+    free(pass.grads);
+    free(pass.wanted);
+    return status;
+}

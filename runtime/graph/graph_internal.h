@@ -1,0 +1,160 @@
+/* What the passes of graph/ share. Private to the room. */
+#ifndef TRN_GRAPH_INTERNAL_H
+#define TRN_GRAPH_INTERNAL_H
+
+#include "op.h"
+
+typedef struct trn_named_output {
+    const char *name;
+    trn_tensor *tensor;
+} trn_named_output;
+
+struct trn_graph {
+    trn_arena *arena;
+    trn_error error; /* the first one of building */
+    const char *scope;
+    trn_tensor **tensors;
+    trn_node **nodes; /* in building order, which is a topological order */
+    trn_named_output *outputs;
+    size_t tensor_count, tensor_capacity, node_count, node_capacity, output_count, output_capacity;
+};
+
+trn_tensor *trn_tensor_new(trn_graph *graph, trn_dtype type, trn_shape shape);
+trn_tensor *trn_tensor_base(trn_tensor *tensor); /* through views to the tensor that owns the memory */
+/* "blocks.3.matmul" */
+const char *trn_node_label(const trn_node *node, char buffer[128]);
+
+/* needed[node->id]: whether an output depends on it. Counts the consumers of every base tensor on the way.
+ * malloc'd. */
+trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err);
+
+/* ---- pointwise.c ---- */
+
+extern const trn_op trn_op_pointwise;
+
+/* How element `i` of the output finds its operand: (i / div[0]) % mod[0] + ((i / div[1]) % mod[1]) * mod[0].
+ */
+typedef enum trn_broadcast_kind {
+    TRN_BROADCAST_FULL,   /* i */
+    TRN_BROADCAST_SCALAR, /* 0 */
+    TRN_BROADCAST_MOD,    /* i % mod[0] */
+    TRN_BROADCAST_DIVMOD, /* (i / div[0]) % mod[0] */
+    TRN_BROADCAST_TWO,    /* all of it */
+    TRN_BROADCAST_NONE,   /* not expressible */
+} trn_broadcast_kind;
+typedef struct trn_broadcast {
+    trn_broadcast_kind kind;
+    uint32_t div[2], mod[2];
+} trn_broadcast;
+trn_broadcast trn_broadcast_of(const trn_shape *operand, const trn_shape *out);
+
+enum { TRN_POINTWISE_CONSTANTS = 4 };
+typedef struct trn_pointwise_attr {
+    int row, which; /* which: -1 the value, else the gradient with respect to that operand (the last input is
+                       dy) */
+    int operand_count, constant_count; /* operands of the row, without dy */
+    float constants[TRN_POINTWISE_CONSTANTS];
+    trn_broadcast broadcast[TRN_MAX_INPUTS];
+} trn_pointwise_attr;
+const trn_pointwise_attr *trn_pointwise_get(const trn_node *node);
+/* GLSL expression in a, b, c, g (dy) and k0.. */
+const char *trn_pointwise_expression(const trn_node *node);
+const char *trn_pointwise_name(const trn_node *node);
+
+/* ---- fuse.c ---- */
+
+/* Nodes that run as one: an operator and the pointwise chain behind it, or a chain alone (root NULL). */
+typedef struct trn_group {
+    trn_node *root;
+    trn_node *chain[TRN_MAX_GROUP];
+    int chain_count;
+    trn_tensor *out;
+} trn_group;
+enum {
+    TRN_ROOT_OPERANDS = 4,
+    TRN_ROOT_SCALARS = 12,
+    TRN_PUSH_BYTES = 128
+}; /* what a root with an epilogue may use of its own */
+trn_status trn_fuse(trn_graph *graph, const bool *needed, bool enabled, trn_group **groups, size_t *count,
+                    trn_error *err);
+trn_node *trn_group_last(const trn_group *group);
+
+/* ---- chain.c: the GLSL of a fused chain ---- */
+
+typedef struct trn_chain_operand {
+    trn_tensor *tensor;
+    trn_broadcast broadcast;
+} trn_chain_operand;
+typedef struct trn_chain {
+    trn_chain_operand operands[TRN_MAX_BINDINGS];
+    int operand_count;
+    trn_scalar scalars[TRN_MAX_SCALARS];
+    int scalar_count;
+} trn_chain;
+/* Operands and scalars the group's chain reads beyond its root's value; false when they do not fit a kernel
+ * beside the operands and scalars it has of its own. */
+bool trn_chain_collect(const trn_group *group, int own_operands, int own_scalars, trn_chain *chain);
+/* Text of generated.glsl: EXTRA_BUFFERS(B) from index first_binding on, EXTRA_SCALARS, EPILOGUE(v, index,
+ * column). */
+trn_status trn_chain_generate(const trn_group *group, int first_binding, const trn_chain *chain,
+                              trn_text *out, trn_error *err);
+
+/* ---- lower.c ---- */
+
+typedef struct trn_lowered_step {
+    trn_step step;
+    const char *generated;
+    const trn_group *group;
+    const char *label;
+    bool setup;
+} trn_lowered_step;
+
+typedef struct trn_packed {
+    trn_tensor *source, *packed;
+    const char *layout;
+} trn_packed;
+
+struct trn_lower {
+    trn_graph *graph;
+    trn_gpu *gpu;
+    trn_arena *arena;
+    trn_group *groups;
+    size_t group_count;
+    const trn_group *group; /* being lowered */
+    bool in_setup;          /* between setup_begin and setup_end */
+    trn_lowered_step *steps;
+    size_t step_count, step_capacity;
+    trn_packed *packed;
+    size_t packed_count, packed_capacity;
+    trn_tensor **extra; /* packed tensors and temporaries; ids follow the graph's */
+    size_t extra_count, extra_capacity;
+};
+trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err);
+void trn_lower_free(trn_lower *lower);
+
+/* ---- plan.c: memory by lifetime ---- */
+
+typedef struct trn_place {
+    int block; /* -1: not in the arena */
+    uint64_t offset, size;
+    int first, last; /* steps */
+} trn_place;
+typedef struct trn_memory_plan {
+    trn_place *places; /* by tensor id */
+    uint64_t *block_bytes;
+    int block_count;
+    uint64_t total, unshared;
+} trn_memory_plan;
+enum { TRN_TENSOR_ALIGN = 256 };
+trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t block_limit,
+                                trn_memory_plan *plan, trn_error *err);
+void trn_memory_plan_free(trn_memory_plan *plan);
+
+/* ---- reference.c ---- */
+
+/* Data of a leaf: constants and params filled, malloc'd. */
+trn_status trn_leaf_data(const trn_tensor *tensor, void **data, trn_error *err);
+double trn_worst_error(const float *actual, const float *expected,
+                       int64_t count); /* max|d| / max|expected|, NAN counts as infinite */
+
+#endif

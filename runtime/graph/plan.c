@@ -1,0 +1,124 @@
+/* The memory plan: tensors whose lifetimes do not overlap share places in blocks. */
+#include "graph_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Lifetimes, in steps. Inputs live through the whole run (they may be set once and run many times), outputs
+ * to its end. */
+static void find_lifetimes(const trn_lower *lower, trn_place *places, size_t tensor_count, bool keep_all)
+{
+    int last_step = (int)lower->step_count;
+    for (size_t i = 0; i < tensor_count; i++)
+        places[i] = (trn_place){.block = -1, .first = last_step, .last = -1};
+    for (size_t s = 0; s < lower->step_count; s++) {
+        const trn_lowered_step *lowered = &lower->steps[s];
+        if (lowered->setup) continue;
+        for (int i = 0; i < lowered->step.operand_count; i++) {
+            const trn_tensor *tensor = lowered->step.operands[i].tensor;
+            trn_place *place = &places[tensor->id];
+            if (tensor->constant) continue;
+            place->size = (uint64_t)tensor->count * 4;
+            place->first = TRN_MIN(place->first, (int)s);
+            place->last = TRN_MAX(place->last, (int)s);
+            if (keep_all || tensor->is_input) place->first = -1;
+            if (keep_all || tensor->is_input || tensor->is_output) place->last = last_step;
+        }
+    }
+    /* an input that is an output itself needs a place although no step touches it */
+    for (size_t i = 0; i < lower->graph->output_count; i++) {
+        const trn_tensor *base = trn_tensor_base(lower->graph->outputs[i].tensor);
+        if (base->is_input) places[base->id] = (trn_place){-1, 0, (uint64_t)base->count * 4, -1, last_step};
+    }
+}
+
+static int compare_size(const void *a, const void *b)
+{
+    const trn_place *x = *(trn_place *const *)a, *y = *(trn_place *const *)b;
+    if (x->size != y->size) return x->size < y->size ? 1 : -1;
+    return x < y ? -1 : 1;
+}
+
+static bool overlap_in_time(const trn_place *a, const trn_place *b)
+{
+    return a->first <= b->last && b->first <= a->last;
+}
+
+/* Lowest offset in the block where place fits between those placed before that live at the same time. */
+static uint64_t lowest_offset(trn_place *const *sorted, size_t placed, const trn_place *place, int block)
+{
+    uint64_t offset = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < placed; i++) {
+            const trn_place *other = sorted[i];
+            if (other->block != block || !overlap_in_time(place, other)) continue;
+            if (offset < other->offset + other->size && other->offset < offset + place->size) {
+                offset = (other->offset + other->size + TRN_TENSOR_ALIGN - 1) / TRN_TENSOR_ALIGN *
+                         TRN_TENSOR_ALIGN;
+                moved = true;
+            }
+        }
+    }
+    return offset;
+}
+
+static trn_status assign(trn_memory_plan *plan, trn_place **sorted, size_t count, uint64_t block_limit,
+                         trn_error *err)
+{
+    size_t capacity = 0;
+    for (size_t i = 0; i < count; i++) {
+        trn_place *place = sorted[i];
+        char text[32];
+        if (place->size > block_limit)
+            return trn_fail(err, TRN_ERR_MEMORY,
+                            "one tensor needs %s, more than a block of device memory may hold; use a "
+                            "smaller batch or tile",
+                            trn_format_bytes(place->size, text));
+        for (int block = 0;; block++) {
+            if (block == plan->block_count) {
+                if (!trn_grow(&plan->block_bytes, &capacity, (size_t)block + 1, sizeof *plan->block_bytes))
+                    return trn_fail_memory(err, sizeof(uint64_t), "a memory plan");
+                plan->block_bytes[plan->block_count++] = 0;
+            }
+            uint64_t offset = lowest_offset(sorted, i, place, block);
+            if (offset + place->size > block_limit) continue;
+            place->block = block;
+            place->offset = offset;
+            plan->block_bytes[block] = TRN_MAX(plan->block_bytes[block], offset + place->size);
+            break;
+        }
+    }
+    return TRN_OK;
+}
+
+trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t block_limit,
+                                trn_memory_plan *plan, trn_error *err)
+{
+    size_t count = lower->graph->tensor_count + lower->extra_count, used = 0;
+    *plan = (trn_memory_plan){.places = calloc(count + 1, sizeof(trn_place))};
+    trn_place **sorted = calloc(count + 1, sizeof *sorted);
+    if (!plan->places || !sorted) {
+        free(sorted);
+        return trn_fail_memory(err, count * sizeof(trn_place), "a memory plan");
+    }
+    find_lifetimes(lower, plan->places, count, keep_all);
+    for (size_t i = 0; i < count; i++) {
+        if (plan->places[i].size == 0) continue;
+        sorted[used++] = &plan->places[i];
+        plan->unshared += plan->places[i].size;
+    }
+    qsort(sorted, used, sizeof *sorted, compare_size);
+    trn_status status = assign(plan, sorted, used, block_limit, err);
+    for (int i = 0; i < plan->block_count; i++)
+        plan->total += plan->block_bytes[i];
+    free(sorted);
+    return status;
+}
+
+void trn_memory_plan_free(trn_memory_plan *plan)
+{
+    free(plan->places);
+    free(plan->block_bytes);
+    *plan = (trn_memory_plan){0};
+}

@@ -1,0 +1,20 @@
+// Functions that expressions of graph/pointwise.c use and GLSL lacks.
+
+// Error function; absolute error below 1.5e-7 (least-squares Chebyshev fits of erf(x)/x on [0,1] and -log(erfc(x)) on
+// [1,4]; beyond 4 the float result is 1).
+float erf(float x)
+{
+    float s = x * x;
+    float small = x * (1.1283791 + s * (-0.37612626 + s * (0.11283597 + s * (-0.026854329 + s * (0.0051893122 +
+                  s * (-0.00080188555 + s * 7.8824974e-05))))));
+    float t = min(abs(x), 4.0);
+    float q = 0.00075696863 + t * (1.1259259 + t * (0.63909334 + t * (0.10331898 + t * (-0.022621986 + t *
+              (0.0034368676 + t * (-0.00031757203 + t * 1.3309389e-05))))));
+    return abs(x) < 1.0 ? small : sign(x) * (1.0 - exp(-q));
+}
+
+// tanh that stays finite for large arguments on every driver.
+float tanh_safe(float x)
+{
+    return 1.0 - 2.0 / (exp(2.0 * min(x, 40.0)) + 1.0);
+}
