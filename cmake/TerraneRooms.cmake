@@ -10,18 +10,18 @@ find_path(TRN_VOLK_INCLUDE volk.h REQUIRED)
 function(trn_room name)
   cmake_parse_arguments(ROOM "" "EMBED" "ROOMS;LIBS" ${ARGN})
   set(dir ${CMAKE_SOURCE_DIR}/runtime/${name})
+  # Doors are copied alone into one folder each, so that a room's private headers stay private.
+  set(door ${CMAKE_BINARY_DIR}/doors/${name})
+  configure_file(${dir}/${name}.h ${door}/${name}.h COPYONLY)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.c)
   if(NOT sources)
-    return() # a room is opened when its first tenant arrives
+    return() # a room is opened when its first tenant arrives; its door may be read before
   endif()
   if(ROOM_EMBED)
     trn_embed_text(${CMAKE_BINARY_DIR}/generated/shaders_embedded.c trn_shader_files ${ROOM_EMBED} "*.comp;*.glsl")
     list(APPEND sources ${CMAKE_BINARY_DIR}/generated/shaders_embedded.c)
   endif()
   add_library(room_${name} OBJECT ${sources})
-  # Doors are copied alone into one folder each, so that a room's private headers stay private.
-  set(door ${CMAKE_BINARY_DIR}/doors/${name})
-  configure_file(${dir}/${name}.h ${door}/${name}.h COPYONLY)
   target_include_directories(room_${name} PRIVATE ${dir} ${CMAKE_BINARY_DIR}/generated)
   foreach(other ${ROOM_ROOMS})
     target_include_directories(room_${name} PRIVATE ${CMAKE_BINARY_DIR}/doors/${other})

@@ -1,4 +1,5 @@
-/* job: runs a checked description of work: scenes through encoders to files. What a recipe and `terrane embed` both become.
+/* job: runs a checked description of work: scenes through encoders to files. What a recipe and `terrane
+ * embed` both become.
  */
 #ifndef TRN_JOB_H
 #define TRN_JOB_H
@@ -31,17 +32,19 @@ typedef struct trn_job_encoder {
 typedef struct trn_job_scene {
     const char *const *paths;
     size_t path_count;
-    bool each;                  /* every path is a scene of its own (a folder is always so); pooled features, one row each */
-    const char *sensor;         /* built-in name, or NULL */
-    const trn_sensor *custom;   /* defined by the recipe; wins over sensor */
+    /* Every path is a scene of its own (a folder is always so), one row of the output each; dense members are
+     * pooled by their mean. */
+    bool each;
+    const char *sensor;            /* built-in name, or NULL */
+    const trn_sensor *custom;      /* defined by the recipe; wins over sensor */
     const char *const *band_names; /* names for the file's bands; NULL: from file or sensor */
     size_t band_name_count;
-    bool has_scale;             /* overrides the sensor's scale, offset and unit */
+    bool has_scale; /* overrides the sensor's scale, offset and unit */
     double scale, offset;
     trn_unit unit;
     bool has_nodata;
     double nodata;
-    int resize;                 /* images: side to which each is resized (bilinear) before encoding; 0: must fit as it is */
+    int resize; /* images: side to which each is resized (bilinear) before encoding; 0: must fit as it is */
 } trn_job_scene;
 
 typedef struct trn_job_export {
@@ -51,18 +54,26 @@ typedef struct trn_job_export {
 
 /* Zero means the default. All pointers belong to the caller and live until the run is over. */
 typedef struct trn_embed_job {
-    const char *name;     /* for result.json */
+    const char *name; /* for result.json */
     trn_job_scene scene;
     const trn_job_encoder *encoders;
     size_t encoder_count;
     trn_compose_options compose;
-    int tile, overlap, batch; /* pixels, pixels, windows at once (0: from free memory and device) */
-    bool tile_vectors;        /* one pooled vector per tile instead of dense features */
+    int tile; /* window side in pixels; 0: the encoders' natural one. Not for images: those have scene.resize
+               */
+    int overlap; /* pixels that neighbouring windows share; negative: an eighth of the tile (none for
+                    tile_vectors) */
+    int batch;   /* windows at once; 0: from free memory and device */
+    uint64_t memory_limit; /* device bytes that may be used; 0: what is free */
+    /* One pooled vector per window instead of dense features: a grid of one cell per window, tile - overlap
+     * pixels wide and centred on its window. The members' pool says how (dense members count as mean). */
+    bool tile_vectors;
     const trn_job_export *exports;
     size_t export_count;
     const char *out_dir;      /* created; NULL: "." */
     bool strict;              /* warnings about the input become errors */
-    const char *result_extra; /* JSON object text put into result.json as "recipe" (parameters, recipe name), or NULL */
+    const char *result_extra; /* JSON object text put into result.json as "recipe" (parameters, recipe name),
+                                 or NULL */
     bool no_result;           /* no result.json (the one-liner) */
 } trn_embed_job;
 
@@ -72,12 +83,18 @@ typedef struct trn_job_hooks {
     void *user;
 } trn_job_hooks;
 
-/* Checks everything that needs no device and no pixel: encoders, settings, weights files (headers), scene headers, bands, tile
- * sizes, output names. */
+/* A job fails with TRN_ERR_ARGUMENT when the description or the scene does not suit the encoders,
+ * TRN_ERR_MEMORY when not even one window fits (the message says which tile would), TRN_ERR_CANCELLED when
+ * hooks->progress.cancelled says so; then nothing is left under the final names. Notes are given on the
+ * calling thread. hooks may be NULL. */
+
+/* Checks everything that needs no device and no pixel: encoders, settings, weights files (headers), scene
+ * headers, bands, tile sizes, output names. */
 trn_status trn_embed_check(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err);
-/* What would run: input as it will be fed, operators, kernels, fusions, memory, estimated time. Nothing is written. */
-trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks, trn_text *out,
-                             trn_error *err);
+/* What would run: input as it will be fed, operators, kernels, fusions, memory, estimated time. Nothing is
+ * written. */
+trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                             trn_text *out, trn_error *err);
 typedef struct trn_embed_result {
     int64_t grid_width, grid_height, windows, images;
     int channels;
@@ -85,11 +102,15 @@ typedef struct trn_embed_result {
     char **files; /* written, malloc'd: trn_names_free */
     size_t file_count;
 } trn_embed_result;
-trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks, trn_embed_result *result,
-                         trn_error *err);
+trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                         trn_embed_result *result, trn_error *err);
 
-/* Embeds pixels in memory: the shortest way from a C program. image [channels,side,side] of stored values with the encoder's
- * bands already in order; vector [spec->channels]. See docs/embed.c. */
+void trn_embed_result_free(trn_embed_result *result);
+
+/* Embeds pixels in memory: the shortest way from a C program. image [channels,side,side] of stored values
+ * with the encoder's bands already chosen and in order; vector [spec->channels]. options: pool must be mean
+ * or cls. The graph is built and compiled on every call: for many images run a job, or keep a compiled graph.
+ * See docs/embed.c. */
 trn_status trn_embed_image(trn_gpu *gpu, trn_encoder *encoder, const float *image, int channels, int side,
                            const trn_encode_options *options, float *vector, trn_error *err);
 

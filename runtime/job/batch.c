@@ -1,0 +1,151 @@
+/* The compiled graph of a job, with as many windows at once as fit. */
+#include "job_private.h"
+
+#include <stdlib.h>
+
+enum { SMALLEST_AUTO_BATCH = 4, LARGEST_AUTO_BATCH = 64, SMALLEST_TILE = 16 };
+#define PIXELS_PER_BATCH ((int64_t)1 << 20)
+#define SLOT_BYTES ((int64_t)256 << 20)
+
+static trn_feature_pool member_pool(const job_plan *plan, const planned_encoder *member)
+{
+    if (!plan->pooled) return TRN_FEATURES_DENSE;
+    return member->wish->pool == TRN_FEATURES_CLS ? TRN_FEATURES_CLS : TRN_FEATURES_MEAN;
+}
+
+static void describe_members(const job_plan *plan, trn_member *members)
+{
+    for (size_t i = 0; i < plan->encoder_count; i++) {
+        const planned_encoder *member = &plan->encoders[i];
+        members[i] = (trn_member){
+            .encoder = member->encoder,
+            .channels = member->channels,
+            .channel_count = member->channel_count,
+            .weight = member->wish->weight,
+            .options = {.normalize = member->wish->normalize,
+                        .value_scale = member->converts ? member->scale : NULL,
+                        .value_offset = member->converts ? member->offset : NULL,
+                        .mean = member->mean,
+                        .std = member->std,
+                        .pool = member_pool(plan, member)},
+        };
+    }
+}
+
+static trn_status build(const job_plan *plan, int batch, int tile, trn_graph **graph, trn_tensor **features,
+                        trn_error *err)
+{
+    trn_status status = TRN_OK;
+    trn_member *members = calloc(plan->encoder_count, sizeof *members);
+    *graph = trn_graph_create();
+    if (!members || !*graph) {
+        status = trn_fail_memory(err, plan->encoder_count * sizeof *members, "the graph");
+        goto fail;
+    }
+    describe_members(plan, members);
+    trn_tensor *image =
+        trn_input(*graph, "image", TRN_F32, TRN_SHAPE(batch, (int64_t)plan->band_count, tile, tile));
+    trn_compose_options options = plan->job->compose;
+    if (!plan->pooled) options.cell = plan->cell;
+    status = trn_compose(*graph, image, members, plan->encoder_count, &options, features, err);
+    if (status == TRN_OK) trn_output_add(*graph, "features", *features);
+    if (status == TRN_OK) status = trn_graph_status(*graph, err);
+fail:
+    free(members);
+    if (status != TRN_OK) {
+        trn_graph_destroy(*graph);
+        *graph = NULL;
+    }
+    return status;
+}
+
+static trn_status compile(const job_plan *plan, trn_gpu *gpu, int batch, int tile, bool plan_only,
+                          job_engine *out, trn_error *err)
+{
+    *out = (job_engine){.batch = batch};
+    trn_tensor *features = NULL;
+    trn_status status = build(plan, batch, tile, &out->graph, &features, err);
+    if (status != TRN_OK) return status;
+    out->channels = (int)trn_tensor_dim(features, -1);
+    out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / batch;
+    trn_compile_options options = {.plan_only = plan_only, .memory_limit = plan->job->memory_limit};
+    status = trn_compile(out->graph, gpu, &options, &out->exec, err);
+    if (status != TRN_OK) job_engine_destroy(out);
+    return status;
+}
+
+static bool fits(const job_plan *plan, trn_gpu *gpu, int batch, int tile)
+{
+    job_engine engine;
+    trn_error ignored = {0};
+    bool ok = compile(plan, gpu, batch, tile, true, &engine, &ignored) == TRN_OK;
+    if (ok) job_engine_destroy(&engine);
+    return ok;
+}
+
+/* A smaller tile that fits with a batch of one, or 0. */
+static int fitting_tile(const job_plan *plan, trn_gpu *gpu)
+{
+    int cell = plan->pooled ? trn_compose_cell(plan->handles, plan->encoder_count) : plan->cell;
+    int last = plan->tile;
+    for (int wanted = plan->tile / 2; wanted >= SMALLEST_TILE; wanted /= 2) {
+        int tile = 0;
+        trn_error ignored = {0};
+        if (trn_compose_tile(plan->handles, plan->encoder_count, cell, wanted, &tile, &ignored) != TRN_OK)
+            return 0;
+        if (tile >= last) return 0;
+        if (fits(plan, gpu, 1, tile)) return tile;
+        last = tile;
+    }
+    return 0;
+}
+
+static trn_status fail_too_large(const job_plan *plan, trn_gpu *gpu, int batch, trn_error *err)
+{
+    for (int smaller = batch / 2; smaller >= 1; smaller /= 2)
+        if (fits(plan, gpu, smaller, plan->tile))
+            return trn_wrap(
+                err, "a batch of %d windows of %d pixels does not fit in device memory; a batch of %d would",
+                batch, plan->tile, smaller);
+    int tile = plan->images ? 0 : fitting_tile(plan, gpu);
+    if (tile)
+        return trn_wrap(
+            err, "windows of %d pixels do not fit in device memory; a tile of %d with a batch of 1 would",
+            plan->tile, tile);
+    return trn_wrap(
+        err,
+        "not even one window of %d pixels fits in device memory, nor a smaller one; use a smaller "
+        "model or another device",
+        plan->tile);
+}
+
+static int automatic_batch(const job_plan *plan)
+{
+    int64_t area = (int64_t)plan->tile * plan->tile;
+    int64_t batch = TRN_MIN(TRN_MAX(PIXELS_PER_BATCH / area, SMALLEST_AUTO_BATCH), LARGEST_AUTO_BATCH);
+    int64_t slot = area * (int64_t)plan->band_count * (int64_t)sizeof(float);
+    batch = TRN_MIN(batch, TRN_MAX(1, SLOT_BYTES / slot));
+    return (int)TRN_MIN(batch, plan->windows);
+}
+
+trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only, job_engine *out,
+                             trn_error *err)
+{
+    int wanted = plan->job->batch ? (int)TRN_MIN(plan->job->batch, plan->windows) : automatic_batch(plan);
+    for (int batch = wanted;; batch /= 2) {
+        trn_error failure = {0};
+        trn_status status = compile(plan, gpu, batch, plan->tile, plan_only, out, &failure);
+        if (status == TRN_OK) return TRN_OK;
+        bool again = status == TRN_ERR_MEMORY && batch > 1 && !plan->job->batch;
+        if (again) continue;
+        if (err) *err = failure;
+        return status == TRN_ERR_MEMORY ? fail_too_large(plan, gpu, batch, err) : status;
+    }
+}
+
+void job_engine_destroy(job_engine *engine)
+{
+    trn_exec_destroy(engine->exec);
+    trn_graph_destroy(engine->graph);
+    *engine = (job_engine){0};
+}

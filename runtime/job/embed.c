@@ -1,0 +1,273 @@
+/* Running a job: windows in, features out, stitched and written while they come. */
+#include "job_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where features go: the open writers, and for pooled grids the row of cells that is being filled. */
+typedef struct run_state {
+    job_plan plan;
+    job_engine engine;
+    window_reader *reader;
+    trn_stitcher *stitcher;
+    trn_writer **writers; /* [export_count] */
+    char **paths;         /* [export_count + 1], final names; the last is result.json */
+    size_t path_count;
+    float *features; /* [batch, values_per_window] */
+    float *row;      /* pooled: [grid_width, channels] */
+    int64_t done;
+} run_state;
+
+static trn_status write_rows(void *user, int64_t first_row, int64_t rows, const float *values, trn_error *err)
+{
+    run_state *run = user;
+    for (size_t i = 0; i < run->plan.job->export_count; i++) {
+        trn_status status = trn_writer_rows(run->writers[i], first_row, rows, values, err);
+        if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
+}
+
+/* ---- before the first window ---- */
+
+static trn_status name_outputs(run_state *run, trn_error *err)
+{
+    const trn_embed_job *job = run->plan.job;
+    const char *dir = job->out_dir ? job->out_dir : ".";
+    trn_status status = trn_make_dirs(dir, err);
+    if (status != TRN_OK) return status;
+    run->paths = calloc(job->export_count + 1, sizeof *run->paths);
+    run->writers = calloc(job->export_count + 1, sizeof(trn_writer *));
+    if (!run->paths || !run->writers)
+        return trn_fail_memory(err, job->export_count * sizeof(char *), "output names");
+    for (size_t i = 0; i <= job->export_count; i++) {
+        if (i == job->export_count && job->no_result) break;
+        run->paths[i] = trn_path_join(dir, i < job->export_count ? job->exports[i].path : "result.json");
+        if (!run->paths[i]) return trn_fail_memory(err, strlen(dir), "an output name");
+        run->path_count++;
+        /* an output that cannot be written is found now, not after hours of work */
+        trn_output *probe = NULL;
+        status = trn_output_create(run->paths[i], &probe, err);
+        if (status != TRN_OK) return status;
+        trn_output_abandon(probe);
+    }
+    return TRN_OK;
+}
+
+static trn_status open_writers(run_state *run, trn_error *err)
+{
+    const job_plan *plan = &run->plan;
+    trn_text description = {0};
+    char *sidecar = job_result_sidecar(plan);
+    trn_status status = sidecar ? TRN_OK : trn_fail_memory(err, 0, "the sidecar");
+    for (size_t i = 0; i < plan->encoder_count; i++)
+        trn_text_printf(&description, "%s%s",
+                        i ? (plan->job->compose.fusion == TRN_FUSION_AVERAGE ? ", " : " + ") : "",
+                        plan->encoders[i].spec->name);
+    trn_export_grid grid = {
+        .width = plan->grid_width,
+        .height = plan->grid_height,
+        .channels = run->engine.channels,
+        .georef = plan->georef,
+        .description = trn_text_get(&description),
+    };
+    for (size_t i = 0; status == TRN_OK && i < plan->job->export_count; i++) {
+        trn_export_options options = plan->job->exports[i].options;
+        if (!options.sidecar) options.sidecar = sidecar;
+        status = trn_writer_open(run->paths[i], &grid, &options, &run->writers[i], err);
+    }
+    free(sidecar);
+    trn_text_free(&description);
+    return status;
+}
+
+static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
+{
+    const job_plan *plan = &run->plan;
+    trn_status status = job_check_plan_outputs(plan, err);
+    if (status == TRN_OK) status = name_outputs(run, err);
+    if (status == TRN_OK) status = job_plan_learn(&run->plan, err);
+    if (status == TRN_OK) status = job_engine_create(plan, gpu, false, &run->engine, err);
+    if (status == TRN_OK) status = open_writers(run, err);
+    if (status != TRN_OK) return status;
+    size_t values, row;
+    bool countable =
+        trn_mul_size((size_t)run->engine.batch, (size_t)run->engine.values_per_window, &values) &&
+        trn_mul_size((size_t)plan->grid_width, (size_t)run->engine.channels, &row);
+    run->features = countable ? malloc(values * sizeof(float)) : NULL;
+    run->row = countable && plan->pooled ? malloc(row * sizeof(float)) : NULL;
+    if (!run->features || (plan->pooled && !run->row))
+        return trn_fail_memory(err, (size_t)run->engine.values_per_window * sizeof(float), "features");
+    if (!plan->pooled)
+        status =
+            trn_stitcher_create(&plan->tiling, run->engine.channels, write_rows, run, &run->stitcher, err);
+    if (status == TRN_OK) status = job_reader_create(plan, run->engine.batch, &run->reader, err);
+    return status;
+}
+
+/* ---- windows ---- */
+
+/* Damaged weights and values far out of range show as infinities: they must not pass for nodata. */
+static trn_status check_finite(const run_state *run, const float *features, int64_t window, trn_error *err)
+{
+    for (int64_t i = 0; i < run->engine.values_per_window; i++) {
+        if (isfinite(features[i])) continue;
+        return trn_fail(
+            err, TRN_ERR_FORMAT,
+            "the features of %s %lld of '%s' are not finite: the weights are damaged, or the scene's values "
+            "are far from what the encoder was made for",
+            run->plan.images ? "image" : "window", (long long)window + 1,
+            run->plan.images ? run->plan.paths[window] : run->plan.info->name);
+    }
+    return TRN_OK;
+}
+
+/* Pooled windows: one cell of the output's grid each, rows as they fill. */
+static trn_status place_vector(run_state *run, int64_t window, const float *vector, bool valid,
+                               trn_error *err)
+{
+    int64_t width = run->plan.grid_width, column = window % width;
+    float *cell = run->row + column * run->engine.channels;
+    for (int c = 0; c < run->engine.channels; c++)
+        cell[c] = vector && valid ? vector[c] : NAN;
+    return column == width - 1 ? write_rows(run, window / width, 1, run->row, err) : TRN_OK;
+}
+
+static trn_status place_window(run_state *run, const read_batch *batch, const read_item *item, trn_error *err)
+{
+    const float *features = NULL;
+    const uint8_t *cells = NULL;
+    if (item->slot >= 0) {
+        size_t n = (size_t)(run->plan.tile / run->plan.cell);
+        features = run->features + (int64_t)item->slot * run->engine.values_per_window;
+        cells = batch->cell_valid + (size_t)item->slot * n * n;
+        trn_status status = check_finite(run, features, item->window, err);
+        if (status != TRN_OK) return status;
+    }
+    if (run->plan.pooled) return place_vector(run, item->window, features, cells && cells[0], err);
+    return trn_stitcher_add(run->stitcher, item->window, features, cells, err);
+}
+
+static trn_status encode_batch(run_state *run, const read_batch *batch, const trn_progress *progress,
+                               trn_error *err)
+{
+    trn_status status = TRN_OK;
+    if (batch->used) {
+        status = trn_exec_set(run->engine.exec, "image", batch->pixels, err);
+        if (status == TRN_OK) status = trn_exec_run(run->engine.exec, progress, err);
+        if (status == TRN_OK) status = trn_exec_get(run->engine.exec, "features", run->features, err);
+    }
+    for (size_t i = 0; status == TRN_OK && i < batch->item_count; i++)
+        status = place_window(run, batch, &batch->items[i], err);
+    return status;
+}
+
+static trn_status encode_all(run_state *run, const trn_progress *progress, trn_error *err)
+{
+    const char *stage = run->plan.images ? "images" : "windows";
+    uint64_t total = (uint64_t)run->plan.windows;
+    const read_batch *batch;
+    trn_progress_report(progress, stage, 0, total);
+    for (;;) {
+        if (trn_progress_cancelled(progress)) return trn_fail_cancelled(err, "embedding");
+        trn_status status = job_reader_next(run->reader, &batch, err);
+        if (status != TRN_OK) return status;
+        if (!batch) break;
+        status = encode_batch(run, batch, progress, err);
+        if (status != TRN_OK) return status;
+        run->done += (int64_t)batch->item_count;
+        trn_progress_report(progress, stage, (uint64_t)run->done, total);
+    }
+    return run->stitcher ? trn_stitcher_finish(run->stitcher, err) : TRN_OK;
+}
+
+/* ---- after the last window ---- */
+
+static trn_status finish_writers(run_state *run, const trn_progress *progress, trn_error *err)
+{
+    for (size_t i = 0; i < run->plan.job->export_count; i++) {
+        if (trn_progress_cancelled(progress)) return trn_fail_cancelled(err, "writing");
+        trn_writer *writer = run->writers[i];
+        run->writers[i] = NULL;
+        trn_status status = trn_writer_finish(writer, err);
+        if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
+}
+
+static void note_profile(const run_state *run)
+{
+    const char *wish = getenv("TERRANE_PROFILE");
+    if (!wish || strcmp(wish, "1") != 0) return;
+    trn_text text = {0};
+    trn_exec_profile_text(run->engine.exec, &text);
+    const trn_job_hooks *hooks = run->plan.hooks;
+    if (hooks && hooks->note) hooks->note(hooks->user, TRN_LOG_INFO, trn_text_get(&text));
+    trn_text_free(&text);
+}
+
+static void release(run_state *run)
+{
+    job_reader_destroy(run->reader);
+    trn_stitcher_destroy(run->stitcher);
+    for (size_t i = 0; run->writers && i < run->plan.job->export_count; i++)
+        trn_writer_abandon(run->writers[i]);
+    free(run->writers);
+    if (run->paths) trn_names_free(run->paths, run->path_count);
+    free(run->features);
+    free(run->row);
+    job_engine_destroy(&run->engine);
+    job_plan_destroy(&run->plan);
+}
+
+static void fill_result(const run_state *run, uint64_t start, trn_embed_result *result)
+{
+    const job_plan *plan = &run->plan;
+    double pixels = plan->images ? (double)plan->windows * plan->tile * plan->tile
+                                 : (double)plan->info->width * (double)plan->info->height;
+    *result = (trn_embed_result){
+        .grid_width = plan->grid_width,
+        .grid_height = plan->grid_height,
+        .windows = plan->images ? 0 : plan->windows,
+        .images = plan->images ? plan->windows : 0,
+        .channels = run->engine.channels,
+        .seconds = (double)(trn_now_ns() - start) * 1e-9,
+        .megapixels = pixels * 1e-6,
+        .files = run->paths,
+        .file_count = run->path_count,
+    };
+}
+
+trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                         trn_embed_result *result, trn_error *err)
+{
+    const trn_progress *progress = hooks ? &hooks->progress : NULL;
+    run_state run = {0};
+    trn_embed_result figures;
+    uint64_t start = trn_now_ns();
+    *result = (trn_embed_result){0};
+    trn_status status = job_check_outputs(job, err);
+    if (status == TRN_OK) status = job_plan_create(&run.plan, job, hooks, err);
+    if (status != TRN_OK) return status;
+    status = prepare(&run, gpu, err);
+    if (status == TRN_OK) status = encode_all(&run, progress, err);
+    if (status == TRN_OK) status = finish_writers(&run, progress, err);
+    if (status != TRN_OK) goto fail;
+    fill_result(&run, start, &figures);
+    if (!job->no_result)
+        status = job_result_write(&run.plan, gpu, &run.engine, &figures, run.paths[job->export_count], err);
+    if (status != TRN_OK) goto fail;
+    note_profile(&run);
+    *result = figures;
+    run.paths = NULL; /* the result's now */
+fail:
+    release(&run);
+    return status;
+}
+
+void trn_embed_result_free(trn_embed_result *result)
+{
+    if (result->files) trn_names_free(result->files, result->file_count);
+    *result = (trn_embed_result){0};
+}

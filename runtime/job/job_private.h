@@ -1,0 +1,141 @@
+/* The plan of a job: what check, explain and run share before any pixel is encoded. */
+#ifndef TRN_JOB_PRIVATE_H
+#define TRN_JOB_PRIVATE_H
+
+#include "job.h"
+#include "weights.h"
+
+/* One encoder of the job: configured, its bands chosen, its weights bound. */
+typedef struct planned_encoder {
+    const trn_job_encoder *wish;
+    trn_encoder *encoder;
+    const trn_encoder_spec *spec;
+    trn_weights *weights;
+    size_t channel_count;
+    int *channels; /* [channel_count] indices into plan.bands */
+    float *scale, *offset, *mean,
+        *std;      /* [channel_count] stored to the encoder's values; z-score statistics */
+    bool converts; /* scale and offset are used */
+} planned_encoder;
+
+/* Fully valid windows read at seeded places of the scene or images: [count, band_count, side, side] stored
+ * values. */
+typedef struct job_samples {
+    float *values;
+    size_t count;
+    int side;
+} job_samples;
+
+typedef struct job_plan {
+    const trn_embed_job *job;
+    const trn_job_hooks *hooks;
+    trn_arena *arena;
+    const trn_sensor *sensor;
+    trn_scene_options scene_options;
+
+    bool images;              /* every path gives one vector */
+    bool pooled;              /* one vector per window: images, or tile_vectors */
+    const char *const *paths; /* [path_count] */
+    size_t path_count;
+    char **listed; /* owned paths of a folder, or NULL */
+    size_t listed_count;
+    trn_scene *scene; /* the scene, or the first image; used by one thread at a time */
+    const trn_scene_info *info;
+    const char **common_names; /* [info->band_count] */
+
+    planned_encoder *encoders; /* [encoder_count] */
+    trn_encoder **handles;     /* the same encoders, as compose wants them */
+    size_t encoder_count;
+    int *bands; /* scene bands that any encoder reads, [band_count] */
+    size_t band_count;
+
+    int tile, cell; /* tile: window side in pixels; for images the side they are fed with */
+    trn_tiling tiling;
+    int64_t windows; /* or images */
+    int64_t grid_width, grid_height;
+    trn_georef georef; /* of the grid */
+} job_plan;
+
+/* Everything that needs no device and no pixel. On failure the plan is empty. */
+trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
+                           trn_error *err);
+void job_plan_destroy(job_plan *plan);
+/* A remark for the user. Warnings about the input become errors when the job is strict. */
+void job_plan_note(const job_plan *plan, const char *fmt, ...) TRN_PRINTF(2, 3);
+trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
+
+/* ---- check.c ---- */
+
+/* Names of outputs: known formats, each once, none of them an input. */
+trn_status job_check_outputs(const trn_embed_job *job, trn_error *err);
+/* Formats that suit what the plan gives. */
+trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err);
+
+/* ---- units.c ---- */
+
+const char *job_unit_name(trn_unit unit);
+/* Fills scale and offset of every encoder from what the scene's numbers mean to what the encoder wants. */
+trn_status job_units_plan(job_plan *plan, trn_error *err);
+/* Warns when the sampled values cannot be what the encoder was made for. */
+trn_status job_units_check_range(const job_plan *plan, const job_samples *samples, trn_error *err);
+
+/* ---- fit.c, zscore.c ---- */
+
+/* Learns from pixels what the encoders need: rcf filters, z-score statistics; checks value ranges. */
+trn_status job_plan_learn(job_plan *plan, trn_error *err);
+/* Mean and standard deviation of each channel of the encoder's values. */
+trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
+                              trn_error *err);
+
+/* ---- reader.c ---- */
+
+/* One window of a batch. slot: its place in the batch, or -1 when none of its cells is valid. */
+typedef struct read_item {
+    int64_t window;
+    int slot;
+} read_item;
+
+typedef struct read_batch {
+    float *pixels;       /* [batch, band_count, tile, tile] */
+    uint8_t *cell_valid; /* [batch, tile/cell, tile/cell]; for pooled plans one flag per window */
+    read_item *items;
+    size_t item_count;
+    int used; /* slots that hold windows */
+} read_batch;
+
+/* Reads windows ahead on a thread of its own, in order. The plan's scene belongs to it until job_reader_destroy.
+ */
+typedef struct window_reader window_reader;
+trn_status job_reader_create(const job_plan *plan, int batch, window_reader **out, trn_error *err);
+/* The next batch, valid until the following call; NULL at the end. */
+trn_status job_reader_next(window_reader *reader, const read_batch **out, trn_error *err);
+void job_reader_destroy(window_reader *reader); /* NULL is fine */
+
+/* Reads image `index` (stored values of plan->bands, resized when the job says so) into pixels
+ * [band_count, tile, tile]; valid [tile, tile]. Errors name the file. */
+trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, trn_error *err);
+
+/* ---- batch.c ---- */
+
+/* The compiled graph of the job: input "image" [batch, band_count, tile, tile], output "features". */
+typedef struct job_engine {
+    trn_graph *graph;
+    trn_exec *exec;
+    int batch, channels;
+    int64_t values_per_window;
+} job_engine;
+/* Builds and compiles with the largest batch that fits. plan_only: nothing is allocated, for explain. */
+trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only, job_engine *out,
+                             trn_error *err);
+void job_engine_destroy(job_engine *engine);
+
+/* ---- result.c ---- */
+
+/* Writes out_dir/result.json. */
+trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine *engine,
+                            const trn_embed_result *result, const char *path, trn_error *err);
+/* Text for the sidecar of .npy exports: ids of rows or the grid's place, bands, encoders. malloc'd; NULL: no
+ * memory. */
+char *job_result_sidecar(const job_plan *plan);
+
+#endif

@@ -1,0 +1,385 @@
+/* The plan of a job: scenes opened, encoders configured and bound, bands chosen, windows laid out. */
+#include "job_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ENCODERS = 32 };
+
+void job_plan_note(const job_plan *plan, const char *fmt, ...)
+{
+    if (!plan->hooks || !plan->hooks->note) return;
+    char text[2048];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    plan->hooks->note(plan->hooks->user, TRN_LOG_INFO, text);
+}
+
+trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, ...)
+{
+    char text[1536];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (plan->job->strict)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "%s (an error because the job is strict)", text);
+    if (plan->hooks && plan->hooks->note) plan->hooks->note(plan->hooks->user, TRN_LOG_WARN, text);
+    return TRN_OK;
+}
+
+/* ---- the scene ---- */
+
+static trn_status plan_paths(job_plan *plan, trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    if (!scene->path_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the job names no scene: give at least one file");
+    bool folder = scene->path_count == 1 && trn_path_is_dir(scene->paths[0]);
+    plan->images = scene->each || folder;
+    plan->pooled = plan->images || plan->job->tile_vectors;
+    if (!folder) {
+        plan->paths = scene->paths;
+        plan->path_count = scene->path_count;
+        return TRN_OK;
+    }
+    trn_status status = trn_scene_list(scene->paths[0], &plan->listed, &plan->listed_count, err);
+    if (status != TRN_OK) return status;
+    plan->path_count = plan->listed_count;
+    plan->paths = (const char *const *)plan->listed;
+    if (!plan->path_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "folder '%s' holds no image (.tif, .tiff, .jpg, .jpeg, .png)",
+                        scene->paths[0]);
+    return TRN_OK;
+}
+
+static trn_status open_first(job_plan *plan, trn_error *err)
+{
+    size_t count = plan->images ? 1 : plan->path_count;
+    trn_status status = trn_scene_open(plan->paths, count, &plan->scene_options, &plan->scene, err);
+    if (status == TRN_OK) plan->info = trn_scene_get_info(plan->scene);
+    return status;
+}
+
+/* A sensor's usual nodata value counts when neither the job nor the file names one. */
+static trn_status apply_sensor_nodata(job_plan *plan, trn_error *err)
+{
+    if (!plan->sensor || isnan(plan->sensor->nodata) || plan->scene_options.has_nodata) return TRN_OK;
+    for (size_t i = 0; i < plan->info->band_count; i++)
+        if (plan->info->bands[i].has_nodata) return TRN_OK;
+    plan->scene_options.has_nodata = true;
+    plan->scene_options.nodata = plan->sensor->nodata;
+    trn_scene_close(plan->scene);
+    plan->scene = NULL;
+    plan->info = NULL;
+    return open_first(plan, err);
+}
+
+static trn_status plan_scene(job_plan *plan, trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    plan->sensor = scene->custom;
+    if (!plan->sensor && scene->sensor) {
+        plan->sensor = trn_sensor_find(scene->sensor, err);
+        if (!plan->sensor) return err ? err->code : TRN_ERR_ARGUMENT;
+    }
+    plan->scene_options = (trn_scene_options){
+        .sensor = plan->sensor,
+        .band_names = scene->band_names,
+        .band_name_count = scene->band_names ? scene->band_name_count : 0,
+        .has_nodata = scene->has_nodata,
+        .nodata = scene->nodata,
+    };
+    trn_status status = plan_paths(plan, err);
+    if (status == TRN_OK) status = open_first(plan, err);
+    if (status == TRN_OK) status = apply_sensor_nodata(plan, err);
+    if (status != TRN_OK) return status;
+    plan->common_names = trn_arena_array(plan->arena, plan->info->band_count, sizeof *plan->common_names);
+    if (!plan->common_names)
+        return trn_fail_memory(err, plan->info->band_count * sizeof(char *), "band names");
+    for (size_t i = 0; i < plan->info->band_count; i++) {
+        const char *name = plan->info->bands[i].name, *common = NULL;
+        int band = plan->sensor ? trn_sensor_band(plan->sensor, name) : -1;
+        if (band >= 0) common = plan->sensor->bands[band].common;
+        if (!common) common = trn_band_common(name);
+        plan->common_names[i] = common ? common : name;
+    }
+    return TRN_OK;
+}
+
+/* ---- encoders ---- */
+
+/* The scene bands an encoder may use: all, or those the job lists, in the job's order. */
+static trn_status allowed_bands(const job_plan *plan, const trn_job_encoder *wish, int *allowed,
+                                const char **names, trn_error *err)
+{
+    size_t count = wish->bands ? wish->band_count : plan->info->band_count;
+    for (size_t i = 0; i < count; i++) {
+        int band = wish->bands ? trn_scene_find_band(plan->scene, wish->bands[i], err) : (int)i;
+        if (band < 0) {
+            if (err && err->code == TRN_OK) err->code = TRN_ERR_ARGUMENT;
+            return trn_wrap(err, "encoder '%s'", wish->model);
+        }
+        for (size_t k = 0; k < i; k++)
+            if (allowed[k] == band)
+                return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': band '%s' is listed twice", wish->model,
+                                plan->info->bands[band].name);
+        allowed[i] = band;
+        names[i] = plan->common_names[band];
+    }
+    return TRN_OK;
+}
+
+static trn_status choose_bands(job_plan *plan, planned_encoder *member, trn_error *err)
+{
+    const trn_job_encoder *wish = member->wish;
+    size_t count = wish->bands ? wish->band_count : plan->info->band_count;
+    size_t max = TRN_MAX(count, member->spec->band_count) + 1;
+    int *allowed = trn_arena_array(plan->arena, count + 1, sizeof *allowed);
+    const char **names = trn_arena_array(plan->arena, count + 1, sizeof *names);
+    int *index = trn_arena_array(plan->arena, max, sizeof *index);
+    trn_text notes = {0};
+    trn_status status = TRN_OK;
+    if (!allowed || !names || !index) return trn_fail_memory(err, max * sizeof(int), "bands");
+    if (wish->bands && !count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': the list of bands is empty", wish->model);
+
+    status = allowed_bands(plan, wish, allowed, names, err);
+    if (status != TRN_OK) return status;
+    status = trn_encoder_choose_bands(member->encoder, names, count, index, max, &member->channel_count,
+                                      &notes, err);
+    if (notes.length) job_plan_note(plan, "%s: %s", wish->model, notes.data);
+    trn_text_free(&notes);
+    if (status == TRN_ERR_ARGUMENT && !plan->sensor && !wish->bands && err) {
+        size_t used = strlen(err->message);
+        snprintf(err->message + used, sizeof err->message - used,
+                 "; if the scene has them, say what its bands are: give its sensor or its band names");
+    }
+    if (status != TRN_OK) return status;
+    if (!member->channel_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' can use none of the scene's bands", wish->model);
+    for (size_t i = 0; i < member->channel_count; i++)
+        index[i] = allowed[index[i]];
+    member->channels = index; /* scene bands for now; plan_union turns them into places in the shared image */
+    return TRN_OK;
+}
+
+static trn_status bind_weights(job_plan *plan, planned_encoder *member, trn_error *err)
+{
+    const trn_job_encoder *wish = member->wish;
+    if (!member->spec->needs_weights) {
+        if (wish->weights)
+            return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' needs no weights, but '%s' is given",
+                            wish->model, wish->weights);
+        return TRN_OK;
+    }
+    if (!wish->weights)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' needs weights: give the path of its checkpoint",
+                        wish->model);
+    trn_text report = {0};
+    trn_status status = trn_weights_open(wish->weights, NULL, &member->weights, err);
+    if (status == TRN_OK) status = trn_encoder_load(member->encoder, member->weights, &report, err);
+    if (status == TRN_OK && report.length) job_plan_note(plan, "%s: %s", wish->model, report.data);
+    trn_text_free(&report);
+    return status;
+}
+
+static trn_status plan_encoder(job_plan *plan, size_t i, trn_error *err)
+{
+    const trn_job_encoder *wish = &plan->job->encoders[i];
+    planned_encoder *member = &plan->encoders[i];
+    member->wish = wish;
+    trn_status status =
+        trn_encoder_create(wish->model, wish->settings, wish->setting_count, &member->encoder, err);
+    if (status != TRN_OK) return status;
+    plan->handles[i] = member->encoder;
+    member->spec = trn_encoder_get_spec(member->encoder);
+    if (wish->pool == TRN_FEATURES_CLS && !member->spec->has_cls)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' has no class token: pool by mean instead",
+                        wish->model);
+    if (wish->pool != TRN_FEATURES_DENSE && !plan->pooled)
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "encoder '%s' is pooled, but the job wants dense features of a scene: leave pool out, or ask "
+            "for one vector per tile",
+            wish->model);
+    status = choose_bands(plan, member, err);
+    if (status == TRN_OK) status = bind_weights(plan, member, err);
+    return status;
+}
+
+/* The union of the encoders' bands is read once per window; members pick their channels from it. */
+static trn_status plan_union(job_plan *plan, trn_error *err)
+{
+    size_t scene_bands = plan->info->band_count;
+    int *place = trn_arena_array(plan->arena, scene_bands, sizeof *place);
+    plan->bands = trn_arena_array(plan->arena, scene_bands, sizeof *plan->bands);
+    if (!place || !plan->bands) return trn_fail_memory(err, scene_bands * sizeof(int), "bands");
+    for (size_t e = 0; e < plan->encoder_count; e++)
+        for (size_t c = 0; c < plan->encoders[e].channel_count; c++)
+            place[plan->encoders[e].channels[c]] = 1;
+    for (size_t b = 0; b < scene_bands; b++) {
+        if (!place[b]) continue;
+        place[b] = (int)plan->band_count;
+        plan->bands[plan->band_count++] = (int)b;
+    }
+    for (size_t e = 0; e < plan->encoder_count; e++)
+        for (size_t c = 0; c < plan->encoders[e].channel_count; c++)
+            plan->encoders[e].channels[c] = place[plan->encoders[e].channels[c]];
+    return TRN_OK;
+}
+
+static trn_status plan_encoders(job_plan *plan, trn_error *err)
+{
+    const trn_embed_job *job = plan->job;
+    if (!job->encoder_count || job->encoder_count > MAX_ENCODERS)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the job has %zu encoders; wanted 1 to %d", job->encoder_count,
+                        MAX_ENCODERS);
+    plan->encoder_count = job->encoder_count;
+    plan->encoders = trn_arena_array(plan->arena, job->encoder_count, sizeof *plan->encoders);
+    plan->handles = trn_arena_array(plan->arena, job->encoder_count, sizeof(trn_encoder *));
+    if (!plan->encoders || !plan->handles) return trn_fail_memory(err, sizeof(planned_encoder), "encoders");
+    for (size_t i = 0; i < job->encoder_count; i++) {
+        trn_status status = plan_encoder(plan, i, err);
+        if (status != TRN_OK) return status;
+    }
+    return plan_union(plan, err);
+}
+
+/* ---- windows ---- */
+
+static trn_status plan_image_windows(job_plan *plan, trn_error *err)
+{
+    const trn_embed_job *job = plan->job;
+    if (job->tile)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "tile is %d, but images are not cut into tiles: use resize to change their size",
+                        job->tile);
+    if (job->scene.resize < 0)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "resize is %d; wanted a side in pixels", job->scene.resize);
+    const trn_scene_info *info = plan->info;
+    if (!job->scene.resize && info->width != info->height)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "image '%s' is %lld x %lld pixels, not square: use resize to make all images squares",
+                        plan->paths[0], (long long)info->width, (long long)info->height);
+    int64_t side = job->scene.resize ? job->scene.resize : info->width;
+    for (size_t i = 0; i < plan->encoder_count; i++) {
+        int multiple = TRN_MAX(1, plan->encoders[i].spec->side_multiple);
+        if (side <= 16384 && side % multiple == 0) continue;
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "images of %lld pixels do not suit encoder '%s', which wants a multiple of %d (at most 16384): "
+            "use resize, for example to %lld",
+            (long long)side, plan->encoders[i].wish->model, multiple,
+            (long long)TRN_MIN(16384, (side + multiple - 1) / multiple * multiple));
+    }
+    plan->tile = plan->cell = (int)side;
+    plan->windows = (int64_t)plan->path_count;
+    plan->grid_width = plan->windows;
+    plan->grid_height = 1;
+    return TRN_OK;
+}
+
+static trn_status choose_overlap(const job_plan *plan, int cell, int *overlap, trn_error *err)
+{
+    int wanted = plan->job->overlap;
+    if (wanted < 0) wanted = plan->pooled ? 0 : (plan->tile / 8 + cell - 1) / cell * cell;
+    if (wanted > plan->tile / 2)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "overlap is %d; wanted at most half the tile of %d pixels",
+                        wanted, plan->tile);
+    if (wanted % cell)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "overlap is %d; wanted a multiple of the feature cell of %d pixels, such as %d",
+                        wanted, cell, (wanted + cell - 1) / cell * cell);
+    *overlap = wanted;
+    return TRN_OK;
+}
+
+/* Pooled windows are a grid whose cells are a step wide and centred on the windows. */
+static void place_tile_vectors(job_plan *plan)
+{
+    int step = plan->tiling.tile - plan->tiling.overlap;
+    double shift = plan->tiling.overlap / 2.0;
+    plan->grid_width = plan->tiling.columns;
+    plan->grid_height = plan->tiling.rows;
+    plan->georef = trn_georef_coarsen(&plan->info->georef, step);
+    const double *gt = plan->info->georef.transform;
+    plan->georef.transform[0] = gt[0] + shift * (gt[1] + gt[2]);
+    plan->georef.transform[3] = gt[3] + shift * (gt[4] + gt[5]);
+}
+
+static trn_status plan_scene_windows(job_plan *plan, trn_error *err)
+{
+    const trn_embed_job *job = plan->job;
+    if (job->scene.resize)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "resize is for folders of images; a scene is read in tiles as it is");
+    if (job->tile < 0 || job->compose.cell < 0)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "tile and cell cannot be negative (%d, %d)", job->tile,
+                        job->compose.cell);
+    plan->cell = job->compose.cell ? job->compose.cell : trn_compose_cell(plan->handles, plan->encoder_count);
+    trn_status status =
+        trn_compose_tile(plan->handles, plan->encoder_count, plan->cell, job->tile, &plan->tile, err);
+    if (status != TRN_OK) return status;
+    if (job->tile && plan->tile != job->tile)
+        job_plan_note(plan, "tiles are %d pixels wide instead of %d, which is what the encoders can divide",
+                      plan->tile, job->tile);
+    if (plan->pooled) plan->cell = 1;
+    int overlap = 0;
+    status = choose_overlap(plan, plan->cell, &overlap, err);
+    if (status == TRN_OK)
+        status = trn_tiling_plan(plan->info->width, plan->info->height, plan->tile, overlap, plan->cell,
+                                 &plan->tiling, err);
+    if (status != TRN_OK) return status;
+    plan->windows = plan->tiling.columns * plan->tiling.rows;
+    if (plan->pooled) {
+        place_tile_vectors(plan);
+        plan->cell = plan->tile;
+        return TRN_OK;
+    }
+    plan->grid_width = plan->tiling.grid_width;
+    plan->grid_height = plan->tiling.grid_height;
+    plan->georef = trn_georef_coarsen(&plan->info->georef, plan->cell);
+    return TRN_OK;
+}
+
+trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
+                           trn_error *err)
+{
+    *plan = (job_plan){.job = job, .hooks = hooks};
+    trn_status status = TRN_OK;
+    if (job->batch < 0 || job->batch > 4096) {
+        status =
+            trn_fail(err, TRN_ERR_ARGUMENT, "batch is %d; wanted 1 to 4096, or 0 for automatic", job->batch);
+        goto fail;
+    }
+    plan->arena = trn_arena_create();
+    if (!plan->arena) {
+        status = trn_fail_memory(err, sizeof(job_plan), "the plan of the job");
+        goto fail;
+    }
+    status = plan_scene(plan, err);
+    if (status == TRN_OK) status = plan_encoders(plan, err);
+    if (status == TRN_OK)
+        status = plan->images ? plan_image_windows(plan, err) : plan_scene_windows(plan, err);
+    if (status == TRN_OK) status = job_units_plan(plan, err);
+    if (status == TRN_OK) return TRN_OK;
+fail:
+    job_plan_destroy(plan);
+    return status;
+}
+
+void job_plan_destroy(job_plan *plan)
+{
+    for (size_t i = 0; plan->encoders && i < plan->encoder_count; i++) {
+        trn_encoder_destroy(plan->encoders[i].encoder);
+        trn_weights_close(plan->encoders[i].weights);
+    }
+    trn_scene_close(plan->scene);
+    trn_names_free(plan->listed, plan->listed_count);
+    trn_arena_destroy(plan->arena);
+    *plan = (job_plan){0};
+}
