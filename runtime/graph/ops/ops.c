@@ -1,0 +1,104 @@
+/* What the operators of this folder share: filling steps, choosing row kernels. */
+#include "ops.h"
+
+enum { GROUP = 128, LOOP_LIMIT = 60000 };
+
+static void operand(trn_step *step, trn_tensor *tensor, bool written)
+{
+    step->operands[step->operand_count++] = (trn_operand){.tensor = tensor, .written = written};
+    step->bytes += 4.0 * (double)tensor->count;
+}
+
+void trn_step_read(trn_step *step, trn_tensor *tensor)
+{
+    operand(step, tensor, false);
+}
+
+void trn_step_write(trn_step *step, trn_tensor *tensor)
+{
+    operand(step, tensor, true);
+}
+
+void trn_step_uint(trn_step *step, int64_t value)
+{
+    step->scalars[step->scalar_count++].u = (uint32_t)value;
+}
+
+void trn_step_float(trn_step *step, double value)
+{
+    step->scalars[step->scalar_count++].f = (float)value;
+}
+
+trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err)
+{
+    if (!step->variant) step->variant = "plain";
+    trn_lower_groups(step, (count + GROUP - 1) / GROUP);
+    return trn_lower_step(lower, step, err);
+}
+
+/* ---- rows ---- */
+
+static bool lanes_apply(const trn_device_info *info, char why_not[128])
+{
+    const char *reason = NULL;
+    if (trn_gpu_disabled("lanes"))
+        reason = "switched off by TERRANE_DISABLE";
+    else if (info->type != TRN_DEVICE_CPU)
+        reason = "for CPU drivers";
+    else if (!info->subgroup_arithmetic)
+        reason = "needs subgroup arithmetic";
+    if (why_not) snprintf(why_not, 128, "%s", reason ? reason : "");
+    return !reason;
+}
+
+static bool variant_lanes(const trn_gpu *gpu, char why_not[128])
+{
+    return lanes_apply(trn_gpu_info(gpu), why_not);
+}
+
+static bool variant_group(const trn_gpu *gpu, char why_not[128])
+{
+    (void)gpu;
+    why_not[0] = '\0';
+    return true;
+}
+
+const trn_variant trn_row_variants[TRN_ROW_VARIANTS] = {
+    {"lanes", "one subgroup per row, no shared memory", variant_lanes},
+    {"group", "128 invocations per row, sums through shared memory", variant_group},
+};
+
+trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
+                         trn_error *err)
+{
+    const trn_device_info *info = trn_lower_device(lower);
+    bool limited = info->quirks & TRN_QUIRK_LOOP_LIMIT;
+    int64_t lanes = info->subgroup_size;
+    if (lanes_apply(info, NULL) && !(limited && passes * columns > LOOP_LIMIT * lanes)) {
+        step->variant = "lanes";
+        step->reason = "CPU driver";
+        step->subgroup_size = info->subgroup_max ? info->subgroup_size : 0;
+        step->macros[step->macro_count++] = (trn_macro){"ROW_SUBGROUP", "1"};
+        step->macros[step->macro_count++] =
+            (trn_macro){"LANES", trn_lower_printf(lower, "%u", info->subgroup_size)};
+    } else {
+        if (limited && passes * columns > (int64_t)LOOP_LIMIT * GROUP)
+            return trn_fail(
+                err, TRN_ERR_UNSUPPORTED,
+                "rows of %lld values are too long for this driver, whose loops end after 65535 rounds: "
+                "use a newer driver",
+                (long long)columns);
+        step->variant = "group";
+        step->reason = "shared memory";
+        step->macros[step->macro_count++] = (trn_macro){"LANES", "128"};
+    }
+    trn_lower_groups(step, rows);
+    return trn_lower_step(lower, step, err);
+}
+
+const void *trn_constant_values(const trn_tensor *tensor)
+{
+    while (tensor && tensor->view_of)
+        tensor = tensor->view_of;
+    return tensor ? tensor->values : NULL;
+}

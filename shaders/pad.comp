@@ -1,0 +1,19 @@
+// y [outer, axis, inner] = x [outer, extent, inner] placed at `before` along the axis, zeros elsewhere.
+#version 450
+
+#define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
+#define SCALARS uint count, axis, inner, extent, before;
+#include "terrane.glsl"
+
+layout(local_size_x = 128) in;
+
+void main()
+{
+    uint index = INVOCATION_INDEX;
+    if (index >= p.count) return;
+    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.axis;
+    uint at = row - outer * p.axis - p.before; // wraps to a large number before the start
+    uint value = 0u;
+    if (at < p.extent) value = AT(x, (outer * p.extent + at) * p.inner + i);
+    AT(y, index) = value;
+}

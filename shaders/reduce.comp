@@ -1,0 +1,30 @@
+// One stage of a reduction of x [outer, axis, inner] along the axis: y [outer, parts, inner], where part k takes the
+// positions k, k + parts, k + 2 parts, ... so that neighbours read neighbours whatever the layout, in a fixed order.
+#version 450
+
+#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define SCALARS                                                                                               \
+    uint count, axis, inner, parts, maximum;                                                                  \
+    float scale;
+#include "terrane.glsl"
+
+layout(local_size_x = 128) in;
+
+void main()
+{
+    uint index = INVOCATION_INDEX;
+    if (index >= p.count) return;
+    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.parts, part = row - outer * p.parts;
+    uint base = outer * p.axis * p.inner + i;
+    float total = AT(x, base + part * p.inner);
+    if (p.maximum != 0u) {
+        for (uint k = part + p.parts; k < p.axis; k += p.parts) {
+            float value = AT(x, base + k * p.inner);
+            if (value > total || isnan(value)) total = value;
+        }
+    } else {
+        for (uint k = part + p.parts; k < p.axis; k += p.parts)
+            total += AT(x, base + k * p.inner);
+    }
+    AT(y, index) = total * p.scale;
+}

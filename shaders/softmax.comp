@@ -1,0 +1,37 @@
+// Softmax, or its logarithm, of rows: x [rows, C] -> y [rows, C]. One work group per row.
+#version 450
+#ifdef ROW_SUBGROUP
+#extension GL_KHR_shader_subgroup_arithmetic : require
+#endif
+#ifndef LANES
+#define LANES 128
+#endif
+
+#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define SCALARS uint rows, C, logarithm;
+#include "terrane.glsl"
+#include "row.glsl"
+
+void main()
+{
+    uint row = GROUP_INDEX;
+    if (row >= p.rows) return;
+    uint base = row * p.C, lane = LANE;
+    float largest = uintBitsToFloat(0xff800000u); // -infinity
+    for (uint c = lane; c < p.C; c += LANES)
+        largest = max(largest, AT(x, base + c));
+    largest = row_max(largest);
+    float sum = 0.0;
+    for (uint c = lane; c < p.C; c += LANES)
+        sum += exp(AT(x, base + c) - largest);
+    sum = row_sum(sum);
+    if (p.logarithm != 0u) {
+        float shift = log(sum);
+        for (uint c = lane; c < p.C; c += LANES)
+            AT(y, base + c) = AT(x, base + c) - largest - shift;
+    } else {
+        float scale = 1.0 / sum;
+        for (uint c = lane; c < p.C; c += LANES)
+            AT(y, base + c) = exp(AT(x, base + c) - largest) * scale;
+    }
+}
