@@ -543,7 +543,6 @@ static void hostile_tiffs_are_refused(void **state)
         {OFFSETS, {273, 4, 1, 0xfffffff0}, TRN_ERR_FORMAT, "strip 0 lies beyond the end"},
         {SAMPLES, {277, 3, 1, 0}, TRN_ERR_FORMAT, "hostile.tif"},
         {SAMPLES, {277, 3, 1, 60000}, TRN_ERR_FORMAT, "strip 0"},
-        {COUNTS, {279, 4, 1, 63}, TRN_ERR_FORMAT, "shorter than its pixels"},
         {ROWS, {278, 4, 1, 0}, TRN_ERR_FORMAT, "hostile.tif"},
     };
     trn_error err = {0};
