@@ -1,0 +1,25 @@
+# What `cmake --install` puts where: the library with its headers, a CMake package and a pkg-config file, the command, the Lua
+# modules and type stubs, the recipes.
+set_target_properties(terrane PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+install(TARGETS terrane EXPORT terrane-targets
+        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+foreach(room ${TRN_ROOMS})
+  install(FILES runtime/${room}/${room}.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/terrane)
+endforeach()
+install(FILES runtime/terrane.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/terrane)
+
+if(TARGET terrane_command)
+  set_target_properties(terrane_command PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+  install(TARGETS terrane_command DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
+install(DIRECTORY recipes/ DESTINATION ${CMAKE_INSTALL_DATADIR}/terrane/recipes FILES_MATCHING PATTERN "*.lua")
+install(DIRECTORY lua/ DESTINATION ${CMAKE_INSTALL_DATADIR}/terrane/lua FILES_MATCHING PATTERN "*.lua")
+
+install(EXPORT terrane-targets NAMESPACE terrane:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
+configure_package_config_file(cmake/terrane-config.cmake.in ${CMAKE_BINARY_DIR}/generated/terrane-config.cmake
+                              INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/generated/terrane-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/generated/terrane-config.cmake ${CMAKE_BINARY_DIR}/generated/terrane-config-version.cmake
+        DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
+configure_file(cmake/terrane.pc.in ${CMAKE_BINARY_DIR}/generated/terrane.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/generated/terrane.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
