@@ -54,9 +54,9 @@ size_t trn_weight_type_size(trn_weight_type type);
 void trn_weight_convert(trn_weight_type type, const uint8_t *from, int64_t step, size_t n, float *out);
 /* "[3, 4]". Returned. */
 enum { TRN_SHAPE_TEXT = 192 };
-const char *trn_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE_TEXT]);
+const char *trn_weight_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE_TEXT]);
 /* Product of the sides; false when one is negative or the product is beyond what any model has (2^40). */
-bool trn_shape_count(const int64_t *shape, int ndim, int64_t *count);
+bool trn_weight_shape_count(const int64_t *shape, int ndim, int64_t *count);
 void trn_shape_strides(const int64_t *shape, int ndim, int64_t stride[TRN_WEIGHTS_MAX_DIMS]); /* C order */
 
 /* Adds a tensor after checking everything that does not depend on the container: name, shape, strides, and

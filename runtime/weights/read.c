@@ -143,8 +143,8 @@ static trn_status fail_shape(const trn_weights *weights, const trn_weight *info,
 {
     char has[TRN_SHAPE_TEXT], wanted[TRN_SHAPE_TEXT];
     return trn_fail(err, TRN_ERR_FORMAT, "weights '%s': tensor '%s' has shape %s, but the model needs %s",
-                    weights->path, info->name, trn_shape_text(info->shape, info->ndim, has),
-                    trn_shape_text(shape, ndim, wanted));
+                    weights->path, info->name, trn_weight_shape_text(info->shape, info->ndim, has),
+                    trn_weight_shape_text(shape, ndim, wanted));
 }
 
 trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_t *shape, int ndim,
@@ -152,7 +152,7 @@ trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_
 {
     int64_t count;
     size_t i;
-    if (!name || ndim < 0 || ndim > TRN_WEIGHTS_MAX_DIMS || !trn_shape_count(shape, ndim, &count))
+    if (!name || ndim < 0 || ndim > TRN_WEIGHTS_MAX_DIMS || !trn_weight_shape_count(shape, ndim, &count))
         return trn_fail(err, TRN_ERR_ARGUMENT, "weights: tensor '%s' is asked for with an impossible shape",
                         name ? name : "(none)");
     if (weights->synthetic) {

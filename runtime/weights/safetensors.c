@@ -114,14 +114,14 @@ static trn_status list_tensor(trn_weights *weights, const cJSON *item, const uin
     status = get_range(cJSON_GetObjectItemCaseSensitive(item, "data_offsets"), name, data_size, range, err);
     if (status != TRN_OK) return status;
     char text[TRN_SHAPE_TEXT];
-    if (!trn_shape_count(shape, ndim, &count))
+    if (!trn_weight_shape_count(shape, ndim, &count))
         return trn_fail(err, TRN_ERR_FORMAT, "tensor '%s' has the impossible shape %s", name,
-                        trn_shape_text(shape, ndim, text));
+                        trn_weight_shape_text(shape, ndim, text));
     uint64_t needed = ((uint64_t)count * bits + 7) / 8; /* count is below 2^40 */
     if (needed != range->end - range->begin)
         return trn_fail(err, TRN_ERR_FORMAT,
                         "tensor '%s' of shape %s (%s) takes %llu bytes, but is given %llu", name,
-                        trn_shape_text(shape, ndim, text), dtype, (unsigned long long)needed,
+                        trn_weight_shape_text(shape, ndim, text), dtype, (unsigned long long)needed,
                         (unsigned long long)(range->end - range->begin));
     trn_place place = {.data = data + range->begin, .bytes = needed};
     trn_shape_strides(shape, ndim, place.stride);

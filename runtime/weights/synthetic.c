@@ -36,7 +36,7 @@ static rule rule_for(const char *name, const int64_t *shape, int ndim, int64_t c
 void trn_synthetic_fill(const char *name, const int64_t *shape, int ndim, float *out)
 {
     int64_t count = 0;
-    if (!trn_shape_count(shape, ndim, &count)) return; /* callers have checked */
+    if (!trn_weight_shape_count(shape, ndim, &count)) return; /* callers have checked */
     rule r = rule_for(name, shape, ndim, count);
     uint64_t hash = trn_fnv1a64(name, strlen(name), TRN_FNV_SEED);
     for (int64_t i = 0; i < count; i++)

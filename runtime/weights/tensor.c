@@ -71,7 +71,7 @@ void trn_weight_convert(trn_weight_type type, const uint8_t *from, int64_t step,
     }
 }
 
-const char *trn_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE_TEXT])
+const char *trn_weight_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE_TEXT])
 {
     size_t length = (size_t)snprintf(buffer, TRN_SHAPE_TEXT, "[");
     for (int d = 0; d < ndim && length < TRN_SHAPE_TEXT; d++)
@@ -81,7 +81,7 @@ const char *trn_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE
     return buffer;
 }
 
-bool trn_shape_count(const int64_t *shape, int ndim, int64_t *count)
+bool trn_weight_shape_count(const int64_t *shape, int ndim, int64_t *count)
 {
     const int64_t limit = (int64_t)1 << 40;
     int64_t product = 1;

@@ -34,7 +34,7 @@ static trn_status check_extent(const char *name, const trn_entry *entry, trn_err
     return trn_fail(
         err, TRN_ERR_FORMAT,
         "tensor '%s' of shape %s (%s) reaches beyond its %llu bytes of data: the file is damaged or cut off",
-        name, trn_shape_text(entry->info.shape, entry->info.ndim, shape),
+        name, trn_weight_shape_text(entry->info.shape, entry->info.ndim, shape),
         trn_weight_type_name(entry->info.type), (unsigned long long)entry->place.bytes);
 }
 
@@ -53,9 +53,9 @@ trn_status trn_weights_add(trn_weights *weights, const char *name, trn_weight_ty
     for (int d = 0; d < ndim; d++)
         entry.info.shape[d] = shape[d];
     char text[TRN_SHAPE_TEXT];
-    if (!trn_shape_count(shape, ndim, &entry.count))
+    if (!trn_weight_shape_count(shape, ndim, &entry.count))
         return trn_fail(err, TRN_ERR_FORMAT, "tensor '%s' has the impossible shape %s", name,
-                        trn_shape_text(shape, ndim, text));
+                        trn_weight_shape_text(shape, ndim, text));
     trn_status status = check_extent(name, &entry, err);
     if (status != TRN_OK) return status;
     if (weights->count >= MAX_TENSORS)
@@ -330,7 +330,7 @@ static void list_names(const trn_weights *weights, bool used, size_t total, size
         if (entry->used != used) continue;
         char shape[TRN_SHAPE_TEXT];
         trn_text_printf(out, "  %s %s\n", entry->info.name,
-                        trn_shape_text(entry->info.shape, entry->info.ndim, shape));
+                        trn_weight_shape_text(entry->info.shape, entry->info.ndim, shape));
         shown++;
     }
     if (shown && shown < total) trn_text_printf(out, "  and %zu more\n", total - shown);

@@ -11,7 +11,7 @@ static trn_status check_tensor(const trn_weight_data *tensor, size_t *bytes, trn
         return trn_fail(err, TRN_ERR_ARGUMENT, "a tensor needs a name other than '%s'",
                         tensor->name ? tensor->name : "(none)");
     if (tensor->ndim < 0 || tensor->ndim > TRN_WEIGHTS_MAX_DIMS ||
-        !trn_shape_count(tensor->shape, tensor->ndim, &count) ||
+        !trn_weight_shape_count(tensor->shape, tensor->ndim, &count) ||
         !trn_mul_size((size_t)count, sizeof(float), bytes))
         return trn_fail(err, TRN_ERR_ARGUMENT, "tensor '%s' has an impossible shape", tensor->name);
     if (count && !tensor->data)
@@ -60,7 +60,7 @@ static trn_status make_header(const trn_weight_data *tensors, size_t count, cons
         if (i || metadata) trn_text_add(header, ",");
         trn_text_json(header, tensors[i].name);
         trn_text_printf(header, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
-                        trn_shape_text(tensors[i].shape, tensors[i].ndim, shape), offset, end);
+                        trn_weight_shape_text(tensors[i].shape, tensors[i].ndim, shape), offset, end);
         offset = end;
     }
     trn_text_add(header, "}");
@@ -77,7 +77,7 @@ static bool write_all(FILE *file, const trn_text *header, const trn_weight_data 
         return false;
     for (size_t i = 0; i < count; i++) {
         int64_t n = 0;
-        if (!trn_shape_count(tensors[i].shape, tensors[i].ndim, &n)) return false;
+        if (!trn_weight_shape_count(tensors[i].shape, tensors[i].ndim, &n)) return false;
         if (n && fwrite(tensors[i].data, sizeof(float), (size_t)n, file) != (size_t)n) return false;
     }
     return true;
