@@ -1,5 +1,5 @@
-/* models: one file per encoder family: configurations, tensor names, forward graph, and what input it wants. A registry.
- * Adding a family is one file and one row in registry.c. */
+/* models: one file per encoder family: configurations, tensor names, forward graph, and what input it wants.
+ * A registry. Adding a family is one file and one row in registry.c. */
 #ifndef TRN_MODELS_H
 #define TRN_MODELS_H
 
@@ -16,11 +16,14 @@ extern "C" {
 
 typedef struct trn_model_info {
     const char *name, *family, *title; /* "dinov2-small", "vit", "DINOv2 ViT-S/14" */
-    const char *licence, *source;      /* of the published weights, and where they are published; NULL: needs none */
-    uint64_t parameters;               /* elements of the encoder; 0: depends on the input */
+    const char *licence,
+        *source;         /* of the published weights, and where they are published; NULL: needs none */
+    uint64_t parameters; /* elements of the encoder; 0: depends on the input */
 } trn_model_info;
 size_t trn_model_count(void);
-const trn_model_info *trn_model_at(size_t i);
+const trn_model_info *trn_model_at(size_t i); /* NULL past the last */
+/* The settings of an encoder, one a line: "key=default (range or choices): what it does". */
+trn_status trn_model_settings(const char *name, trn_text *out, trn_error *err);
 
 /* ---- an encoder: a configuration, then weights, then a graph ---- */
 
@@ -34,22 +37,28 @@ typedef struct trn_encoder_band {
     const char *name;   /* common name: "red" */
     int group;          /* bands of one group are used together or not at all; -1: required */
     double mean, std;   /* of the encoder's values: normalised = (value - mean) / std */
+    trn_unit unit;      /* of this band's values: that of the spec, or another (a radar band's decibel) */
+    double value_scale; /* likewise */
 } trn_encoder_band;
 
 /* What a configured encoder wants and gives. */
 typedef struct trn_encoder_spec {
     const char *name, *family;
     bool needs_weights;
-    bool needs_fit;                /* learns from sample windows before it is built (rcf) */
-    const trn_encoder_band *bands; /* order = order of the image's channels; band_count 0: takes any bands as they come */
+    bool needs_fit; /* learns from sample windows before it is built (rcf) */
+    const trn_encoder_band
+        *bands; /* order = order of the image's channels; band_count 0: takes any bands as they come */
     size_t band_count;
-    trn_unit unit;                 /* values fed = physical value in this unit * value_scale; TRN_UNIT_ANY: as stored */
+    /* values fed = physical value in this unit * value_scale; TRN_UNIT_ANY: as stored. TRN_UNIT_BYTE wants
+     * display values: a scene of reflectance reaches such an encoder only by a scale that the user gives,
+     * none is guessed. Where a band's own unit differs, the band's holds. */
+    trn_unit unit;
     double value_scale;
-    int tile;                      /* natural window side in pixels */
-    int side_multiple;             /* window sides must be a multiple */
-    int stride;                    /* pixels per cell of the finest dense grid */
-    int channels;                  /* of dense and pooled features (0 until fitted or band-dependent) */
-    bool has_cls;                  /* pool=cls is possible */
+    int tile;          /* natural window side in pixels */
+    int side_multiple; /* window sides must be a multiple */
+    int stride;        /* pixels per cell of the finest dense grid */
+    int channels;      /* of dense and pooled features (0 until fitted or band-dependent) */
+    bool has_cls;      /* pool=cls is possible */
 } trn_encoder_spec;
 
 typedef struct trn_encoder trn_encoder;
@@ -61,18 +70,19 @@ const trn_encoder_spec *trn_encoder_get_spec(const trn_encoder *encoder);
 /* Configuration as key=value lines (for result.json and explain). */
 void trn_encoder_describe(const trn_encoder *encoder, trn_text *out);
 
-/* Chooses the encoder's bands from what the scene has (common names, any order). index[i] is the scene band of channel i,
- * *count <= max. Missing required bands are an error that names the encoder, the bands and what the scene has. Incomplete
- * groups are left out and named in notes (may be NULL). For encoders that take any bands, all are chosen in order.
- * The choice is kept: build uses it. */
-trn_status trn_encoder_choose_bands(trn_encoder *encoder, const char *const *scene_bands, size_t scene_count, int *index,
-                                    size_t max, size_t *count, trn_text *notes, trn_error *err);
+/* Chooses the encoder's bands from what the scene has (common names, any order). index[i] is the scene band
+ * of channel i, *count <= max. Missing required bands are an error that names the encoder, the bands and what
+ * the scene has. Incomplete groups are left out and named in notes (may be NULL). For encoders that take any
+ * bands, all are chosen in order. The choice is kept: build uses it. */
+trn_status trn_encoder_choose_bands(trn_encoder *encoder, const char *const *scene_bands, size_t scene_count,
+                                    int *index, size_t max, size_t *count, trn_text *notes, trn_error *err);
 
-/* Binds weights: every tensor the configuration needs must be there in its shape (wrappers and prefixes of the family's
- * published files are recognised). weights must outlive the encoder. The report is text for the user. */
+/* Binds weights: every tensor the configuration needs must be there in its shape (wrappers and prefixes of
+ * the family's published files are recognised). weights must outlive the encoder. The report is text for the
+ * user. */
 trn_status trn_encoder_load(trn_encoder *encoder, trn_weights *weights, trn_text *report, trn_error *err);
-/* Learns from sample windows [count, channels, side, side], stored values (needs_fit encoders only). Deterministic by the
- * setting `seed`. */
+/* Learns from sample windows [count, channels, side, side], stored values (needs_fit encoders only).
+ * Deterministic by the setting `seed`. */
 trn_status trn_encoder_fit(trn_encoder *encoder, const float *windows, size_t count, int channels, int side,
                            trn_error *err);
 
@@ -81,8 +91,8 @@ typedef enum trn_feature_pool { TRN_FEATURES_DENSE, TRN_FEATURES_MEAN, TRN_FEATU
 
 typedef struct trn_encode_options {
     trn_normalize normalize;
-    /* [channels] each: value = stored * value_scale + value_offset brings stored numbers to the encoder's values (unit and
-     * value_scale of the spec); NULL: 1 and 0. Ignored by TRN_NORMALIZE_NONE. */
+    /* [channels] each: value = stored * value_scale + value_offset brings stored numbers to the encoder's
+     * values (unit and value_scale of the spec); NULL: 1 and 0. Ignored by TRN_NORMALIZE_NONE. */
     const float *value_scale, *value_offset;
     const float *mean, *std; /* [channels] for TRN_NORMALIZE_ZSCORE, of the values */
     trn_feature_pool pool;
@@ -90,23 +100,25 @@ typedef struct trn_encode_options {
 
 enum { TRN_MAX_GRIDS = 4 };
 typedef struct trn_features {
-    /* dense: grids[i] [B, gh, gw, C]; cell (r,c) is centred on pixel (offset + (r+0.5)*stride, ..) of the window */
+    /* dense: grids[i] [B, gh, gw, C]; cell (r,c) is centred on pixel (offset + (r+0.5)*stride, ..) of the
+     * window */
     int grid_count;
     trn_tensor *grids[TRN_MAX_GRIDS];
     double stride[TRN_MAX_GRIDS], offset[TRN_MAX_GRIDS];
     trn_tensor *pooled; /* [B,C]; NULL for TRN_FEATURES_DENSE */
 } trn_features;
 
-/* Adds the encoder to the graph: image [B, channels, side, side] of stored values (the bands chosen before) -> features.
- * Parameters are pulled from the bound weights when the graph is compiled. */
-trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image, const trn_encode_options *options,
-                             trn_features *out, trn_error *err);
+/* Adds the encoder to the graph: image [B, channels, side, side] of stored values (the bands chosen before)
+ * -> features. Parameters are pulled from the bound weights when the graph is compiled. */
+trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                             const trn_encode_options *options, trn_features *out, trn_error *err);
 
 /* ---- self-test ---- */
 
-/* A tiny configuration of each family with synthetic weights, for selftest and tests: builds graph, with input "image" and
- * outputs, ready to compile. Index from 0; returns false past the last. *keep owns what the graph needs: destroy it after
- * the graph. */
+/* A tiny configuration of each family with synthetic weights, for selftest and tests: builds graph, with
+ * input "image" (normalised values) and outputs "dense" and "mean", ready to compile. Index from 0; returns
+ * false past the last. *keep owns what the graph needs: destroy it after the graph. When building fails,
+ * *graph is NULL and err says why. */
 bool trn_model_tiny(size_t i, const char **family, trn_graph **graph, trn_encoder **keep, trn_error *err);
 
 #ifdef __cplusplus

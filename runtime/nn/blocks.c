@@ -73,8 +73,8 @@ static trn_tensor *attend(const trn_scope *scope, trn_tensor *x, const trn_block
     if (!x) return NULL;
     int64_t channels = trn_tensor_dim(x, -1);
     if (desc->heads < 1 || channels % desc->heads)
-        return trn_graph_fail(scope->graph, "%s: %lld channels cannot be divided among %d heads", scope->prefix,
-                              (long long)channels, desc->heads);
+        return trn_graph_fail(scope->graph, "%s: %lld channels cannot be divided among %d heads",
+                              scope->prefix, (long long)channels, desc->heads);
     if (desc->separate_qkv) {
         x = attend_separately(scope, x, desc);
     } else {
