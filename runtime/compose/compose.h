@@ -1,5 +1,5 @@
-/* compose: several encoders as one. Features of different strides are aligned on a common grid with exact geometry, then
- * fused; all in one graph, so that one pass over the windows serves all encoders. */
+/* compose: several encoders as one. Features of different strides are aligned on a common grid with exact
+ * geometry, then fused; all in one graph, so that one pass over the windows serves all encoders. */
 #ifndef TRN_COMPOSE_H
 #define TRN_COMPOSE_H
 
@@ -28,14 +28,15 @@ typedef struct trn_compose_options {
     int cell;          /* pixels per cell of the common grid; 0: the finest stride of the members */
 } trn_compose_options;
 
-/* image [B, C, side, side] of stored values. Dense members give *out [B, side/cell, side/cell, channels]; pooled ones
- * [B, channels]. Averaging needs members of equal width; the error names them. */
+/* image [B, C, side, side] of stored values. Dense members give *out [B, side/cell, side/cell, channels];
+ * pooled ones [B, channels]. Averaging needs members of equal width; the error names them. */
 trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *members, size_t count,
                        const trn_compose_options *options, trn_tensor **out, trn_error *err);
 
-/* Window side that suits all members: the least common multiple of side_multiple and cell at or above `wanted` (0: the
- * largest natural tile). Error when none is sensible. */
-trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell, int wanted, int *tile, trn_error *err);
+/* Window side that suits all members: the least common multiple of side_multiple and cell at or above
+ * `wanted` (0: the largest natural tile). Error when none is sensible. */
+trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell, int wanted, int *tile,
+                            trn_error *err);
 int trn_compose_cell(trn_encoder *const *encoders, size_t count); /* finest stride */
 
 #ifdef __cplusplus

@@ -1,0 +1,235 @@
+/* Features of several encoders on one grid, and fused. */
+#include "compose.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_MEMBERS = 32, MAX_SIDE = 8192 };
+
+/* ---- the common grid ---- */
+
+int trn_compose_cell(trn_encoder *const *encoders, size_t count)
+{
+    int cell = 0;
+    for (size_t i = 0; i < count; i++) {
+        int stride = trn_encoder_get_spec(encoders[i])->stride;
+        if (!cell || stride < cell) cell = stride;
+    }
+    return cell;
+}
+
+static int64_t greatest_divisor(int64_t a, int64_t b)
+{
+    while (b) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Names of the encoders and what their sides are multiples of: for messages. */
+static void list_multiples(trn_encoder *const *encoders, size_t count, trn_text *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        const trn_encoder_spec *spec = trn_encoder_get_spec(encoders[i]);
+        trn_text_printf(out, "%s%s: %d", i ? ", " : "", spec->name, spec->side_multiple);
+    }
+}
+
+trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell, int wanted, int *tile,
+                            trn_error *err)
+{
+    if (!count) return trn_fail(err, TRN_ERR_ARGUMENT, "no encoder to find a window side for");
+    if (cell < 0 || wanted < 0)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "a cell of %d pixels in windows of %d", cell, wanted);
+    int64_t step = cell > 0 ? cell : 1;
+    for (size_t i = 0; i < count && step <= MAX_SIDE; i++) {
+        const trn_encoder_spec *spec = trn_encoder_get_spec(encoders[i]);
+        step = step / greatest_divisor(step, spec->side_multiple) * spec->side_multiple;
+    }
+    int64_t least = wanted;
+    for (size_t i = 0; i < count && !wanted; i++)
+        least = TRN_MAX(least, trn_encoder_get_spec(encoders[i])->tile);
+    int64_t side = (TRN_MAX(least, 1) + step - 1) / step * step;
+    if (side <= MAX_SIDE) {
+        *tile = (int)side;
+        return TRN_OK;
+    }
+    trn_text list = {0};
+    list_multiples(encoders, count, &list);
+    trn_fail(err, TRN_ERR_ARGUMENT,
+             "no window side up to %d pixels suits all encoders (multiples of %s) and cells of %d pixels",
+             MAX_SIDE, trn_text_get(&list), cell);
+    trn_text_free(&list);
+    return TRN_ERR_ARGUMENT;
+}
+
+/* ---- aligning ---- */
+
+/* grid [B,gh,gw,C], cells of `stride` pixels from `offset` on -> [B,n,n,C], cells of `cell` pixels: bilinear
+ * between cell centres, averages where the common grid is coarser. */
+static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, double offset, int cell, int n)
+{
+    if (stride == cell && offset == 0) return grid;
+    double ratio = cell / stride, whole = floor(ratio + 0.5);
+    if (offset == 0 && whole > 1 && ratio == whole)
+        return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, (int)whole, (int)whole);
+    double shift = (0.5 * cell - offset) / stride - 0.5;
+    trn_resize_desc desc = {.mode = TRN_RESIZE_BILINEAR,
+                            .antialias = ratio > 1,
+                            .scale = {ratio, ratio},
+                            .offset = {shift, shift}};
+    return trn_resize2d(graph, grid, 1, n, n, &desc);
+}
+
+/* All grids of one encoder on the common grid, one after another along the channels. */
+static trn_tensor *align_all(trn_graph *graph, const trn_features *features, int cell, int n)
+{
+    trn_tensor *parts[TRN_MAX_GRIDS];
+    for (int i = 0; i < features->grid_count; i++)
+        parts[i] = align(graph, features->grids[i], features->stride[i], features->offset[i], cell, n);
+    return features->grid_count == 1 ? parts[0] : trn_concat(graph, parts, features->grid_count, 3);
+}
+
+/* ---- members ---- */
+
+/* The channels of the shared image that a member reads. */
+static trn_tensor *pick_channels(trn_graph *graph, trn_tensor *image, const trn_member *member)
+{
+    int64_t available = trn_tensor_dim(image, 1);
+    bool same = (int64_t)member->channel_count == available, follow = true;
+    for (size_t i = 0; i < member->channel_count; i++) {
+        if (member->channels[i] < 0 || member->channels[i] >= available)
+            return trn_graph_fail(graph, "encoder '%s' reads channel %d of an image of %lld",
+                                  trn_encoder_get_spec(member->encoder)->name, member->channels[i],
+                                  (long long)available);
+        same = same && member->channels[i] == (int)i;
+        follow = follow && member->channels[i] == member->channels[0] + (int)i;
+    }
+    if (same) return image;
+    if (!member->channel_count)
+        return trn_graph_fail(graph, "encoder '%s' reads no channel",
+                              trn_encoder_get_spec(member->encoder)->name);
+    if (follow) return trn_slice(graph, image, 1, member->channels[0], (int64_t)member->channel_count);
+    int32_t *index = malloc(member->channel_count * sizeof *index);
+    if (!index) return trn_graph_fail(graph, "no memory for the choice of channels");
+    for (size_t i = 0; i < member->channel_count; i++)
+        index[i] = member->channels[i];
+    trn_tensor *rows = trn_constant_int(graph, "channels", TRN_SHAPE((int64_t)member->channel_count), index);
+    free(index);
+    return trn_gather(graph, image, 1, rows);
+}
+
+static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
+                               const trn_compose_options *options, int cell, trn_tensor **out, trn_error *err)
+{
+    trn_features features;
+    trn_tensor *x = pick_channels(graph, image, member);
+    if (!x) return trn_graph_status(graph, err);
+    trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, &features, err);
+    if (status != TRN_OK) return status;
+    x = features.pooled;
+    if (!x) x = align_all(graph, &features, cell, (int)(trn_tensor_dim(image, 2) / cell));
+    if (options->l2_normalize) x = trn_l2_normalize(graph, x, 1e-12f);
+    *out = x;
+    return trn_graph_status(graph, err);
+}
+
+static double weight_of(const trn_member *member)
+{
+    return member->weight != 0 ? member->weight : 1;
+}
+
+static trn_tensor *concatenate(trn_graph *graph, trn_tensor **parts, const trn_member *members, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (weight_of(&members[i]) != 1)
+            parts[i] = trn_affine(graph, parts[i], (float)weight_of(&members[i]), 0);
+    return count == 1 ? parts[0] : trn_concat(graph, parts, (int)count, trn_tensor_shape(parts[0])->ndim - 1);
+}
+
+/* Weighted mean; the widths are equal. */
+static trn_tensor *average(trn_graph *graph, trn_tensor **parts, const trn_member *members, size_t count)
+{
+    double total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += weight_of(&members[i]);
+    trn_tensor *sum = NULL;
+    for (size_t i = 0; i < count; i++) {
+        double share = weight_of(&members[i]) / total;
+        trn_tensor *part = share == 1 ? parts[i] : trn_affine(graph, parts[i], (float)share, 0);
+        sum = i ? trn_add(graph, sum, part) : part;
+    }
+    return sum;
+}
+
+static trn_status check_widths(trn_tensor *const *parts, const trn_member *members, size_t count,
+                               trn_error *err)
+{
+    for (size_t i = 1; i < count; i++) {
+        int64_t first = trn_tensor_dim(parts[0], -1), other = trn_tensor_dim(parts[i], -1);
+        if (first == other) continue;
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "'%s' gives %lld channels and '%s' gives %lld: they cannot be averaged; concatenate them",
+            trn_encoder_get_spec(members[0].encoder)->name, (long long)first,
+            trn_encoder_get_spec(members[i].encoder)->name, (long long)other);
+    }
+    return TRN_OK;
+}
+
+static trn_status check_members(const trn_tensor *image, const trn_member *members, size_t count, int cell,
+                                trn_error *err)
+{
+    if (!count || count > MAX_MEMBERS)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "%zu encoders to compose; 1 to %d are possible", count,
+                        MAX_MEMBERS);
+    bool dense = members[0].options.pool == TRN_FEATURES_DENSE;
+    for (size_t i = 0; i < count; i++) {
+        const char *name = trn_encoder_get_spec(members[i].encoder)->name;
+        double weight = members[i].weight;
+        if ((members[i].options.pool == TRN_FEATURES_DENSE) != dense)
+            return trn_fail(err, TRN_ERR_ARGUMENT,
+                            "'%s' and '%s' cannot be composed: one is dense, the other pooled",
+                            trn_encoder_get_spec(members[0].encoder)->name, name);
+        if (!(weight >= 0) || isinf(weight))
+            return trn_fail(err, TRN_ERR_ARGUMENT, "the weight of '%s' must be a positive number, not %g",
+                            name, weight);
+    }
+    int64_t side = trn_tensor_dim(image, 2);
+    if (dense && (cell < 1 || side % cell))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "windows of %lld pixels are no multiple of cells of %d",
+                        (long long)side, cell);
+    return TRN_OK;
+}
+
+static int cell_of(const trn_member *members, size_t count, const trn_compose_options *options)
+{
+    int cell = options->cell;
+    for (size_t i = 0; i < count && options->cell == 0; i++) {
+        int stride = trn_encoder_get_spec(members[i].encoder)->stride;
+        if (!cell || stride < cell) cell = stride;
+    }
+    return cell;
+}
+
+trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *members, size_t count,
+                       const trn_compose_options *options, trn_tensor **out, trn_error *err)
+{
+    static const trn_compose_options defaults;
+    trn_tensor *parts[MAX_MEMBERS];
+    *out = NULL;
+    if (!options) options = &defaults;
+    trn_status status = trn_graph_status(graph, err);
+    int cell = cell_of(members, count, options);
+    if (status == TRN_OK) status = check_members(image, members, count, cell, err);
+    for (size_t i = 0; i < count && status == TRN_OK; i++)
+        status = build_member(graph, image, &members[i], options, cell, &parts[i], err);
+    bool mean = options->fusion == TRN_FUSION_AVERAGE;
+    if (status == TRN_OK && mean) status = check_widths(parts, members, count, err);
+    if (status != TRN_OK) return status;
+    *out = mean ? average(graph, parts, members, count) : concatenate(graph, parts, members, count);
+    return trn_graph_status(graph, err);
+}
