@@ -1,0 +1,377 @@
+-- terrane: the vocabulary of recipes. Constructors check their fields and give handles; finish turns the handle that a
+-- recipe returns into plain tables for C.
+local host, check, schema = host, import "check", import "schema"
+local format = string.format
+
+local by_name = {}
+for _, constructor in ipairs(schema) do
+    by_name[constructor.name] = constructor
+end
+
+-- ---- the one argument of a constructor ----
+
+local function is_positional(constructor)
+    for _, field in ipairs(constructor.fields or {}) do
+        if field.positional then
+            return true
+        end
+    end
+    return false
+end
+
+-- Refuses anything but one plain table; a text alone stands for { text } where the first value is positional.
+local function argument(where, constructor, count, value)
+    if count == 1 and type(value) == "string" and is_positional(constructor) then
+        return { value }
+    end
+    if count ~= 1 or type(value) ~= "table" or check.data(value) then
+        local got = count == 1 and check.show(value) or count .. " values"
+        check.fail(where, nil, nil, format("got %s; wanted one table: terrane.%s { ... }", got, constructor.name))
+    end
+    return value
+end
+
+-- ---- rules beyond single fields ----
+
+local function check_names(where, list, item_label, names)
+    local seen = {}
+    for i, name in ipairs(names) do
+        if seen[name] then
+            check.fail(where, list, i, format("%s %s stands twice", item_label, check.show(name)))
+        end
+        seen[name] = true
+    end
+end
+
+local function check_output(where, field, item, path, extensions)
+    local lower = path:lower()
+    local known = false
+    for _, extension in ipairs(extensions) do
+        known = known or lower:sub(-#extension - 1) == "." .. extension
+    end
+    if not known then
+        check.fail(where, field, item, format("%s does not end in .%s", check.show(path),
+                                              table.concat(extensions, " or .")))
+    end
+    local up = ("/" .. path .. "/"):find("/../", 1, true)
+    if path:sub(1, 1) == "/" or up then
+        check.fail(where, field, item,
+                   format("%s leaves the output folder; give a name below it (--out chooses the folder)",
+                          check.show(path)))
+    end
+end
+
+local function all_extensions()
+    local list = {}
+    for _, constructor in ipairs(schema) do
+        for _, extension in ipairs(constructor.extensions or {}) do
+            list[#list + 1] = extension
+        end
+    end
+    return list
+end
+
+-- Texts in `export` stand for the writer of their extension, with its defaults.
+local function complete_exports(where, data)
+    local paths = {}
+    for i, item in ipairs(data.export) do
+        if type(item) == "string" then
+            check_output(where, "export", i, item, all_extensions())
+            item = { path = item, line = where.line, constructor = where.constructor, field = "export", item = i }
+            data.export[i] = item
+        end
+        paths[i] = item.path
+    end
+    check_names(where, "export", "the file", paths)
+end
+
+-- Images and tile_vectors give one vector each, everything else a vector per cell: all encoders follow.
+local function complete_pools(where, data)
+    local pooled = data.tile_vectors or data.scene.kind == "images"
+    data.pools = {}
+    for i, encoder in ipairs(data.encoders) do
+        data.pools[i] = encoder.pool or (pooled and "mean" or "none")
+        if pooled and encoder.pool == "none" then
+            check.fail(encoder, "pool", nil, format("field 'pool' is 'none', but %s; wanted 'mean' or 'cls'",
+                                                    data.tile_vectors and "tile_vectors asks for one vector per window"
+                                                    or "each image gives one vector"))
+        elseif not pooled and data.pools[i] ~= "none" then
+            check.fail(encoder, "pool", nil,
+                       format("field 'pool' is '%s', but the scene gets a vector per cell; leave it out, or set "
+                                  .. "tile_vectors = true in terrane.embed", encoder.pool))
+        end
+    end
+    if data.tile_vectors and data.scene.kind == "images" then
+        check.fail(where, "tile_vectors", nil,
+                   "field 'tile_vectors' is for a scene; images give one vector each anyway")
+    end
+end
+
+local rules = {}
+
+function rules.embed(where, data)
+    data.fusion = data.fusion or { constructor = "concat", l2 = false }
+    if data.tile and data.overlap >= data.tile then
+        check.fail(where, "overlap", nil, format("field 'overlap' is %d; wanted less than the tile, %d", data.overlap,
+                                                 data.tile))
+    end
+    complete_exports(where, data)
+    complete_pools(where, data)
+end
+
+local function rule_scene(where, data)
+    check_names(where, nil, "the path", data.path)
+    if (data.offset or data.unit) and not data.scale then
+        local field = data.offset and "offset" or "unit"
+        check.fail(where, field, nil,
+                   format("field '%s' says what scale gives; wanted a field 'scale' beside it", field))
+    end
+end
+rules.scene, rules.images = rule_scene, rule_scene
+
+function rules.sensor(where, data)
+    local names = {}
+    for i, band in ipairs(data.bands) do
+        names[i] = band.name
+    end
+    check_names(where, "bands", "the band", names)
+end
+
+local function rule_export(where, data)
+    check_output(where, nil, nil, data.path, by_name[data.constructor].extensions)
+end
+rules.geotiff, rules.npy, rules.preview = rule_export, rule_export, rule_export
+
+-- ---- constructors ----
+
+local terrane = {}
+
+local function construct(name)
+    local constructor = by_name[name]
+    return function(line, count, value)
+        local where = { line = line, constructor = name }
+        local data = check.fields(where, constructor, argument(where, constructor, count, value))
+        data.kind, data.constructor, data.line = constructor.kind, name, line
+        if rules[name] then
+            rules[name](where, data)
+        end
+        return check.handle(data)
+    end
+end
+
+for _, constructor in ipairs(schema) do
+    if constructor.fields then
+        terrane[constructor.name] = host.constructor(construct(constructor.name))
+    end
+end
+
+-- ---- parameters ----
+
+local declared -- list of { name, value, default, help }, in the order of the recipe
+
+local function value_type(value)
+    return math.type(value) or type(value)
+end
+
+local function limits_text(param)
+    return check.want { type = param.values and "choice" or param.type, what = "text", min = param.min, max = param.max,
+                        values = param.values }
+end
+
+local function allowed(param, value)
+    if param.values then
+        for _, text in ipairs(param.values) do
+            if text[1] == value then
+                return true
+            end
+        end
+        return false
+    end
+    return not math.type(value)
+        or value == value and (not param.min or value >= param.min) and (not param.max or value <= param.max)
+end
+
+local readers = {
+    string = function(text) return text end,
+    integer = host.parse_integer,
+    float = host.parse_number,
+    boolean = function(text)
+        if text == "true" or text == "false" then
+            return text == "true"
+        end
+    end,
+}
+
+local type_names = { string = "string", integer = "integer", float = "number", boolean = "boolean" }
+
+local function read_param(where, key, source)
+    local record = by_name.params
+    if type(source) ~= "table" or check.data(source) then
+        source = { default = source }
+    end
+    local inner = { line = where.line, constructor = "params", field = key, label = "params: " .. key }
+    local fields = check.fields(inner, { fields = record.each }, source)
+    local kind = value_type(fields.default)
+    if kind == "integer" and math.type(source.default) == "float" then
+        kind, fields.default = "float", source.default
+    end
+    local param = { name = key, kind = kind, type = type_names[kind], help = fields.help or "",
+                    default = fields.default, min = fields.min, max = fields.max }
+    local function fail(message)
+        check.fail(inner, key, nil, message)
+    end
+    if (param.min or param.max) and kind ~= "integer" and kind ~= "float" then
+        fail("fields 'min' and 'max' are for numbers")
+    end
+    if fields.values and kind ~= "string" then
+        fail("field 'values' is for texts")
+    end
+    if fields.values then
+        param.values = {}
+        for i, text in ipairs(fields.values) do
+            param.values[i] = { text }
+        end
+    end
+    if not allowed(param, param.default) then
+        fail(format("field 'default' is %s; wanted %s", check.show(param.default), limits_text(param)))
+    end
+    return param
+end
+
+local function override(param, text)
+    param.value = param.default
+    if text == nil then
+        return
+    end
+    local value = readers[param.kind](text)
+    if value == nil or not allowed(param, value) then
+        error(format("--set %s=%s: wanted %s", param.name, text, limits_text(param)), 0)
+    end
+    param.value = value
+end
+
+local function names_of(list)
+    local names = {}
+    for i, param in ipairs(list) do
+        names[i] = param.name
+    end
+    return names
+end
+
+local function check_sets(list)
+    local names = names_of(list)
+    for key in next, host.sets do
+        local known = false
+        for _, name in ipairs(names) do
+            known = known or name == key
+        end
+        if not known then
+            local known_names = #names > 0 and " (parameters: " .. table.concat(names, ", ") .. ")"
+                or " (it has none)"
+            error(format("--set %s: the recipe has no parameter %s%s%s", key, check.show(key),
+                         check.did_you_mean(key, names), known_names), 0)
+        end
+    end
+end
+
+local function check_param_name(where, key)
+    if type(key) ~= "string" or #key > 64 or not key:find("^[%a_][%w_]*$") then
+        check.fail(where, nil, nil, format("%s is not a name for a parameter; wanted key = value", check.show(key)))
+    end
+end
+
+local function declare(line, count, value)
+    local where = { line = line, constructor = "params" }
+    if declared then
+        check.fail(where, nil, nil, "called a second time; declare all parameters in one table")
+    end
+    local list = {}
+    for key, source in next, argument(where, by_name.params, count, value) do
+        check_param_name(where, key)
+        list[#list + 1] = read_param(where, key, source)
+        if #list > 64 then
+            check.fail(where, nil, nil, "more than 64 parameters")
+        end
+    end
+    for _, param in ipairs(list) do
+        param.line = host.locate(line, "params", param.name)
+    end
+    table.sort(list, function(a, b)
+        if a.line ~= b.line then
+            return a.line < b.line
+        end
+        return a.name < b.name
+    end)
+    check_sets(list)
+    declared = list
+    local values = {}
+    for _, param in ipairs(list) do
+        override(param, host.sets[param.name])
+        values[param.name] = param.value
+    end
+    return values
+end
+
+local function params_handle(line, count, value)
+    local values = declare(line, count, value)
+    local handle = setmetatable({}, {
+        __metatable = false,
+        __name = "terrane.params",
+        __index = function(_, key)
+            if values[key] == nil then
+                local names = names_of(declared)
+                error(format("recipe:%d: params: no parameter %s is declared%s (parameters: %s)", host.line(),
+                             check.show(key), check.did_you_mean(key, names), table.concat(names, ", ")), 0)
+            end
+            return values[key]
+        end,
+        __newindex = function(_, key)
+            error(format("recipe:%d: params: %s cannot be set here; use --set %s=VALUE", host.line(), check.show(key),
+                         tostring(key)), 0)
+        end,
+    })
+    check.register(handle, { kind = "params", constructor = "params" })
+    return handle
+end
+terrane.params = host.constructor(params_handle)
+
+-- ---- the module as recipes see it, and the end ----
+
+local names = {}
+for name in next, terrane do
+    names[#names + 1] = name
+end
+table.sort(names)
+
+local module = setmetatable({}, {
+    __metatable = false,
+    __name = "terrane",
+    __index = function(_, key)
+        local found = terrane[key]
+        if not found then
+            error(format("recipe:%d: terrane.%s does not exist%s (terrane has: %s)", host.line(), tostring(key),
+                         check.did_you_mean(tostring(key), names), table.concat(names, ", ")), 0)
+        end
+        return found
+    end,
+    __newindex = function()
+        error(format("recipe:%d: the module terrane cannot be changed", host.line()), 0)
+    end,
+})
+
+-- What the recipe returned -> checked data of embed, parameters.
+local function finish(count, value)
+    check_sets(declared or {})
+    local data = count == 1 and check.data(value)
+    if not data or data.kind ~= "embed" then
+        local got = count == 0 and "nothing" or count > 1 and count .. " values" or check.show(value)
+        error(format("recipe:0: the recipe returns %s; end it with: return terrane.embed { ... }", got), 0)
+    end
+    for _, param in ipairs(declared or {}) do
+        param.value_text = host.number_text(param.value)
+        param.default_text = host.number_text(param.default)
+    end
+    return data, declared or {}
+end
+
+return { module = module, finish = finish }
