@@ -1,9 +1,9 @@
-/* gpu: all of Vulkan. Devices and their quirks, memory in blocks, shaders compiled by libshaderc with a disk cache,
- * pipelines, and programs: lists of dispatches recorded once and replayed.
+/* gpu: all of Vulkan. Devices and their quirks, memory in blocks, shaders compiled by libshaderc with a disk
+ * cache, pipelines, and programs: lists of dispatches recorded once and replayed.
  *
- * Kernels reach their buffers as 64-bit addresses in push constants (TRN_ACCESS_ADDRESS), or, from the same source,
- * as storage buffers (TRN_ACCESS_STORAGE) on drivers without addresses or 64-bit integers, and for synchronization
- * validation. shaders/README.md shows how a shader is written for both.
+ * Kernels reach their buffers as 64-bit addresses in push constants (TRN_ACCESS_ADDRESS), or, from the same
+ * source, as storage buffers (TRN_ACCESS_STORAGE) on drivers without addresses or 64-bit integers, and for
+ * synchronization validation. shaders/README.md shows how a shader is written for both.
  *
  * Thread-safety: one thread at a time per trn_gpu and everything made from it. */
 #ifndef TRN_GPU_H
@@ -18,15 +18,22 @@ extern "C" {
 /* ---- devices ---- */
 
 typedef enum trn_device_type {
-    TRN_DEVICE_OTHER, TRN_DEVICE_INTEGRATED, TRN_DEVICE_DISCRETE, TRN_DEVICE_VIRTUAL, TRN_DEVICE_CPU,
+    TRN_DEVICE_OTHER,
+    TRN_DEVICE_INTEGRATED,
+    TRN_DEVICE_DISCRETE,
+    TRN_DEVICE_VIRTUAL,
+    TRN_DEVICE_CPU,
 } trn_device_type;
 
 /* Known faults of drivers, by name in the quirk table (gpu/quirks.c). */
 typedef enum trn_quirk {
-    TRN_QUIRK_LOOP_LIMIT = 1 << 0,     /* an invocation's loops silently end after 65535 iterations in all (old llvmpipe) */
-    TRN_QUIRK_NO_UNIFORM_LOADS = 1 << 1, /* uniform loads inside loops are per lane: wide loads pay (old llvmpipe) */
-    TRN_QUIRK_SLOW_STORAGE = 1 << 2,   /* storage-buffer accesses are bounds-checked one by one (llvmpipe) */
-    TRN_QUIRK_EMULATED_MATRIX = 1 << 3, /* cooperative matrices exist but are slower than plain code (llvmpipe) */
+    TRN_QUIRK_LOOP_LIMIT =
+        1 << 0, /* an invocation's loops silently end after 65535 iterations in all (old llvmpipe) */
+    TRN_QUIRK_NO_UNIFORM_LOADS =
+        1 << 1, /* uniform loads inside loops are per lane: wide loads pay (old llvmpipe) */
+    TRN_QUIRK_SLOW_STORAGE = 1 << 2, /* storage-buffer accesses are bounds-checked one by one (llvmpipe) */
+    TRN_QUIRK_EMULATED_MATRIX =
+        1 << 3, /* cooperative matrices exist but are slower than plain code (llvmpipe) */
     TRN_QUIRK_EMULATED_FLOAT16 = 1 << 4, /* float16 arithmetic is slower than float32 (CPU drivers) */
 } trn_quirk;
 
@@ -36,14 +43,15 @@ typedef struct trn_device_info {
     char name[256], driver[256], uuid[33];
     trn_device_type type;
     uint32_t vendor_id, device_id, driver_id, driver_version, api_version;
-    uint32_t subgroup_size, subgroup_min, subgroup_max; /* min..max can be required of a kernel; both 0: no size control */
+    uint32_t subgroup_size, subgroup_min,
+        subgroup_max; /* min..max can be required of a kernel; both 0: no size control */
     bool subgroup_arithmetic, subgroup_shuffle;
     uint32_t shared_memory_bytes, max_invocations, max_group_size[3], max_group_count[3];
     uint32_t push_constant_bytes;
     uint64_t max_storage_range, storage_alignment;
-    uint64_t max_allocation;           /* one block of memory; Terrane never asks for more than 1 GiB at once */
+    uint64_t max_allocation; /* one block of memory; Terrane never asks for more than 1 GiB at once */
     uint64_t memory_bytes, memory_free; /* device-local heap; free is 0 when the driver does not tell */
-    bool unified_memory;               /* device memory is host-visible: no staging */
+    bool unified_memory;                /* device memory is host-visible: no staging */
     bool buffer_address, int64, float16, int8, storage16, timeline_semaphore;
     bool cooperative_matrix;
     float timestamp_ns; /* nanoseconds per tick */
@@ -52,8 +60,8 @@ typedef struct trn_device_info {
     char why_not[128];  /* when not usable */
 } trn_device_info;
 
-/* All devices of all drivers found. TRN_ERR_DEVICE, naming the packages to install, when there is no Vulkan loader or
- * driver. *list is malloc'd: free() it. */
+/* All devices of all drivers found. TRN_ERR_DEVICE, naming the packages to install, when there is no Vulkan
+ * loader or driver. *list is malloc'd: free() it. */
 trn_status trn_gpu_enumerate(trn_device_info **list, size_t *count, trn_error *err);
 const char *trn_device_type_name(trn_device_type type); /* "discrete", ... */
 /* Names of the quirk bits, as "a, b" in out. */
@@ -62,22 +70,27 @@ void trn_quirk_names(uint32_t quirks, trn_text *out);
 typedef enum trn_access { TRN_ACCESS_AUTO, TRN_ACCESS_ADDRESS, TRN_ACCESS_STORAGE } trn_access;
 
 typedef struct trn_gpu_options {
-    const char *device;    /* index or part of a name; NULL: $TERRANE_DEVICE, else the best (discrete, integrated, CPU) */
-    trn_access access;     /* AUTO: addresses where they work; "storage" in $TERRANE_DISABLE's opposite: see docs */
-    bool validation;       /* also $TERRANE_VALIDATE=1: enables the Khronos layer; its messages become errors of the call */
+    const char *device; /* index or part of a name; NULL: $TERRANE_DEVICE, else the best (discrete,
+                           integrated, CPU) */
+    trn_access
+        access;      /* AUTO: addresses where they work; "storage" in $TERRANE_DISABLE's opposite: see docs */
+    bool validation; /* also $TERRANE_VALIDATE=1: enables the Khronos layer; its messages become errors of the
+                        call */
     bool no_disk_cache;    /* also $TERRANE_DISABLE=shader-cache */
     double submit_seconds; /* target length of one submission; 0: 0.1 */
-    /* fault injection for tests: the n-th submission reports device lost, the n-th allocation of device memory fails;
-     * 0 = never */
+    /* fault injection for tests: the n-th submission reports device lost, the n-th allocation of device
+     * memory fails; 0 = never */
     int fail_submission, fail_allocation;
 } trn_gpu_options;
 
 typedef struct trn_gpu trn_gpu;
-trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out, trn_error *err); /* options may be NULL */
-void trn_gpu_close(trn_gpu *gpu); /* after everything made from it; NULL is fine */
+trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out,
+                        trn_error *err); /* options may be NULL */
+void trn_gpu_close(trn_gpu *gpu);        /* after everything made from it; NULL is fine */
 const trn_device_info *trn_gpu_info(const trn_gpu *gpu);
 trn_access trn_gpu_access(const trn_gpu *gpu); /* ADDRESS or STORAGE */
-/* Whether a feature is switched off by $TERRANE_DISABLE=a,b,... ("coopmat", "fp16", "fusion", "shader-cache", "address"). */
+/* Whether a feature is switched off by $TERRANE_DISABLE=a,b,... ("coopmat", "fp16", "fusion", "shader-cache",
+ * "address"). */
 bool trn_gpu_disabled(const char *feature);
 
 typedef struct trn_gpu_stats {
@@ -88,27 +101,31 @@ typedef struct trn_gpu_stats {
 } trn_gpu_stats;
 trn_gpu_stats trn_gpu_get_stats(const trn_gpu *gpu);
 
-/* Free device memory right now as far as the driver tells, else the heap size. For plans made before anything runs. */
+/* Free device memory right now as far as the driver tells, else the heap size. For plans made before anything
+ * runs. */
 uint64_t trn_gpu_memory_available(const trn_gpu *gpu);
 
 /* ---- memory ---- */
 
 /* A piece of device memory, cut from blocks of at most 1 GiB. */
 typedef struct trn_gpu_buffer trn_gpu_buffer;
-/* label shows in errors. Aligned to 256 bytes, padded behind by 1 KiB that may be read (not written) without harm. */
-trn_status trn_gpu_buffer_create(trn_gpu *gpu, uint64_t size, const char *label, trn_gpu_buffer **out, trn_error *err);
-void trn_gpu_buffer_destroy(trn_gpu *gpu, trn_gpu_buffer *buffer); /* waits for work in flight; NULL is fine */
+/* label shows in errors. Aligned to 256 bytes, padded behind by 1 KiB that may be read (not written) without
+ * harm. */
+trn_status trn_gpu_buffer_create(trn_gpu *gpu, uint64_t size, const char *label, trn_gpu_buffer **out,
+                                 trn_error *err);
+void trn_gpu_buffer_destroy(trn_gpu *gpu,
+                            trn_gpu_buffer *buffer); /* waits for work in flight; NULL is fine */
 uint64_t trn_gpu_buffer_size(const trn_gpu_buffer *buffer);
 
-/* Copies between host and device, through a staging ring where device memory is not host-visible. They wait for work
- * in flight that uses the buffer. */
-trn_status trn_gpu_write(trn_gpu *gpu, trn_gpu_buffer *buffer, uint64_t offset, const void *data, uint64_t size,
-                         trn_error *err);
+/* Copies between host and device, through a staging ring where device memory is not host-visible. They wait
+ * for work in flight that uses the buffer. */
+trn_status trn_gpu_write(trn_gpu *gpu, trn_gpu_buffer *buffer, uint64_t offset, const void *data,
+                         uint64_t size, trn_error *err);
 trn_status trn_gpu_read(trn_gpu *gpu, trn_gpu_buffer *buffer, uint64_t offset, void *data, uint64_t size,
                         trn_error *err);
 /* Fills with a 32-bit pattern (size and offset multiples of 4). */
-trn_status trn_gpu_fill(trn_gpu *gpu, trn_gpu_buffer *buffer, uint64_t offset, uint64_t size, uint32_t pattern,
-                        trn_error *err);
+trn_status trn_gpu_fill(trn_gpu *gpu, trn_gpu_buffer *buffer, uint64_t offset, uint64_t size,
+                        uint32_t pattern, trn_error *err);
 
 /* ---- kernels ---- */
 
@@ -118,26 +135,29 @@ typedef struct trn_macro {
     const char *name, *value;
 } trn_macro;
 
-/* A shader with its macros: one pipeline. Equal descriptions give the same kernel. buffers*8 + scalars*4 <= 128. */
+/* A shader with its macros: one pipeline. Equal descriptions give the same kernel. buffers*8 + scalars*4 <=
+ * 128. */
 typedef struct trn_kernel_desc {
     const char *shader;    /* file name in shaders/, e.g. "matmul_lane.comp" */
     const char *generated; /* GLSL text that the shader takes in by #include "generated.glsl"; NULL: none */
     const trn_macro *macros;
     int macro_count;
-    int buffers, scalars;  /* bindings and 32-bit scalars of a dispatch */
+    int buffers, scalars;   /* bindings and 32-bit scalars of a dispatch */
     uint32_t subgroup_size; /* required, where the device can require it; 0: as it comes */
 } trn_kernel_desc;
 
 typedef struct trn_kernel trn_kernel; /* owned by the gpu, lives until trn_gpu_close */
-/* Compiles (or takes from memory or disk cache). A compile error names the shader and carries the compiler's log. */
+/* Compiles (or takes from memory or disk cache). A compile error names the shader and carries the compiler's
+ * log. */
 trn_status trn_gpu_kernel(trn_gpu *gpu, const trn_kernel_desc *desc, const trn_kernel **out, trn_error *err);
 
 /* ---- programs ---- */
 
 typedef struct trn_binding {
     trn_gpu_buffer *buffer;
-    uint64_t offset, size; /* bytes; in storage access offset must suit storage_alignment, size <= max_storage_range */
-    bool written;          /* else only read */
+    uint64_t offset,
+        size;     /* bytes; in storage access offset must suit storage_alignment, size <= max_storage_range */
+    bool written; /* else only read */
 } trn_binding;
 
 typedef union trn_scalar {
@@ -146,8 +166,8 @@ typedef union trn_scalar {
     float f;
 } trn_scalar;
 
-/* One run of a kernel. Work groups must not depend on gl_NumWorkGroups: a long dispatch is split into several with a
- * base (vkCmdDispatchBase). */
+/* One run of a kernel. Work groups must not depend on gl_NumWorkGroups: a long dispatch is split into several
+ * with a base (vkCmdDispatchBase). */
 typedef struct trn_dispatch {
     const trn_kernel *kernel;
     trn_binding bindings[TRN_MAX_BINDINGS];
@@ -157,22 +177,23 @@ typedef struct trn_dispatch {
     const char *label;   /* copied; shows in profiles and in device-lost errors */
 } trn_dispatch;
 
-/* A list of dispatches with the barriers their data need (from each binding's reads and writes), recorded into command
- * buffers once and replayed. It is cut into submissions of about options.submit_seconds by measured time: the first run
- * measures, later runs use what it learnt. */
+/* A list of dispatches with the barriers their data need (from each binding's reads and writes), recorded
+ * into command buffers once and replayed. It is cut into submissions of about options.submit_seconds by
+ * measured time: the first run measures, later runs use what it learnt. */
 typedef struct trn_program trn_program;
 trn_status trn_program_create(trn_gpu *gpu, const char *label, trn_program **out, trn_error *err);
 void trn_program_destroy(trn_program *program); /* waits; NULL is fine */
 trn_status trn_program_add(trn_program *program, const trn_dispatch *dispatch, trn_error *err);
-/* Runs all and waits. Stops between submissions when progress says so. After TRN_ERR_DEVICE_LOST, whose message names
- * the operators in flight, only closing is possible. */
+/* Runs all and waits. Stops between submissions when progress says so. After TRN_ERR_DEVICE_LOST, whose
+ * message names the operators in flight, only closing is possible. */
 trn_status trn_program_run(trn_program *program, const trn_progress *progress, trn_error *err);
-/* The two halves of it: submit returns a ticket at once, wait blocks until that work is done. Submissions of one gpu run
- * in order. */
+/* The two halves of it: submit returns a ticket at once, wait blocks until that work is done. Submissions of
+ * one gpu run in order. */
 trn_status trn_program_submit(trn_program *program, uint64_t *ticket, trn_error *err);
 trn_status trn_gpu_wait(trn_gpu *gpu, uint64_t ticket, trn_error *err);
 
-/* Seconds of each dispatch of the last run, measured by timestamps, in order of addition. Off until asked for. */
+/* Seconds of each dispatch of the last run, measured by timestamps, in order of addition. Off until asked
+ * for. */
 typedef struct trn_dispatch_time {
     const char *label;
     double seconds, flops, bytes;
@@ -183,8 +204,8 @@ trn_dispatch_time trn_program_time(const trn_program *program, size_t i);
 
 /* ---- what a device was measured to do ---- */
 
-/* Small key-value store per device and driver in the cache folder (tuning choices, measured rates). Missing or damaged
- * files are only misses. */
+/* Small key-value store per device and driver in the cache folder (tuning choices, measured rates). Missing
+ * or damaged files are only misses. */
 bool trn_gpu_tuning_get(trn_gpu *gpu, const char *key, double *value);
 void trn_gpu_tuning_set(trn_gpu *gpu, const char *key, double value);
 

@@ -1,0 +1,38 @@
+# Imported target terrane::shaderc. Debian 12's shared libshaderc lacks the libraries it was made from (linking with it leaves
+# glslang and SPIRV-Tools symbols undefined); where the shared one does not link, the static one with those libraries serves.
+include(CheckCSourceCompiles)
+set(TRN_SHADERC_PROBE "#include <shaderc/shaderc.h>\nint main(void) { return shaderc_compiler_initialize() == 0; }")
+
+function(trn_find_shaderc)
+  add_library(terrane_shaderc INTERFACE)
+  add_library(terrane::shaderc ALIAS terrane_shaderc)
+  set(CMAKE_REQUIRED_FLAGS "")
+  set(CMAKE_REQUIRED_LIBRARIES shaderc_shared)
+  check_c_source_compiles("${TRN_SHADERC_PROBE}" TRN_SHADERC_IS_shaderc_shared)
+  set(CMAKE_REQUIRED_LIBRARIES shaderc)
+  check_c_source_compiles("${TRN_SHADERC_PROBE}" TRN_SHADERC_IS_shaderc)
+  foreach(name shaderc_shared shaderc)
+    if(TRN_SHADERC_IS_${name})
+      target_link_libraries(terrane_shaderc INTERFACE ${name})
+      return()
+    endif()
+  endforeach()
+  set(parts "")
+  foreach(part shaderc_combined shaderc_util glslang MachineIndependent GenericCodeGen OSDependent OGLCompiler HLSL SPIRV
+               SPIRV-Tools-opt SPIRV-Tools)
+    find_library(TRN_LIB_${part} NAMES lib${part}.a)
+    if(TRN_LIB_${part})
+      list(APPEND parts ${TRN_LIB_${part}})
+    endif()
+  endforeach()
+  set(static_libs -Wl,--start-group ${parts} -Wl,--end-group stdc++ m pthread)
+  set(CMAKE_REQUIRED_LIBRARIES ${static_libs})
+  check_c_source_compiles("${TRN_SHADERC_PROBE}" TRN_SHADERC_IS_STATIC)
+  if(NOT TRN_SHADERC_IS_STATIC)
+    message(FATAL_ERROR "libshaderc does not link, neither shared nor static: install libshaderc-dev, glslang-dev and "
+                        "spirv-tools")
+  endif()
+  # its C++ symbols stay inside libterrane
+  target_link_libraries(terrane_shaderc INTERFACE ${static_libs})
+  target_link_options(terrane_shaderc INTERFACE -Wl,--exclude-libs,ALL)
+endfunction()

@@ -1,0 +1,234 @@
+/* What the files of gpu/ share; private to the room. */
+#ifndef TRN_GPU_INTERNAL_H
+#define TRN_GPU_INTERNAL_H
+
+#include <stdatomic.h>
+#include <volk.h>
+
+#include "gpu.h"
+
+/* ---- instance.c ---- */
+
+#define TRN_INSTANCE_FUNCTIONS(F)                                                                            \
+    F(DestroyInstance)                                                                                       \
+    F(EnumeratePhysicalDevices)                                                                              \
+    F(GetPhysicalDeviceProperties2)                                                                          \
+    F(GetPhysicalDeviceFeatures2)                                                                            \
+    F(GetPhysicalDeviceMemoryProperties2)                                                                    \
+    F(GetPhysicalDeviceQueueFamilyProperties)                                                                \
+    F(EnumerateDeviceExtensionProperties)                                                                    \
+    F(CreateDevice)
+
+/* One Vulkan instance with its own function pointers: several may live at once. */
+typedef struct trn_instance {
+    VkInstance handle;
+    VkDebugUtilsMessengerEXT messenger;
+    bool validation, abort_on_message;
+    atomic_ullong messages;    /* validation warnings and errors so far */
+    atomic_flag message_taken; /* guards first_message */
+    char first_message[512];   /* of those not yet reported */
+#define TRN_DECLARE(name) PFN_vk##name name;
+    TRN_INSTANCE_FUNCTIONS(TRN_DECLARE)
+#undef TRN_DECLARE
+    PFN_vkDestroyDebugUtilsMessengerEXT DestroyDebugUtilsMessengerEXT;
+} trn_instance;
+
+trn_status trn_instance_create(bool validation, trn_instance **out, trn_error *err);
+void trn_instance_destroy(trn_instance *instance);
+trn_status trn_instance_devices(const trn_instance *instance, VkPhysicalDevice **list, uint32_t *count,
+                                trn_error *err);
+void trn_instance_load_device(const trn_instance *instance, VkDevice device, struct VolkDeviceTable *table);
+
+/* ---- result.c ---- */
+
+const char *trn_vk_result_name(VkResult result);
+void trn_vk_trace(const char *call);
+/* Turns a failed result of `call` (source text) into an error; a lost device becomes sticky when gpu is
+ * given. */
+trn_status trn_vk_check(trn_gpu *gpu, VkResult result, const char *call, trn_error *err);
+/* Every Vulkan call that may fail goes through one of these two. */
+#define TRN_VK(gpu, err, call) (trn_vk_trace(#call), trn_vk_check((gpu), (gpu)->vk.call, #call, (err)))
+#define TRN_VK_INSTANCE(err, call) (trn_vk_trace(#call), trn_vk_check(NULL, (call), #call, (err)))
+
+/* ---- device.c, quirks.c ---- */
+
+/* What enumeration learns beyond trn_device_info. */
+typedef struct trn_device_detail {
+    uint32_t queue_family, timestamp_bits;
+    bool size_control, full_subgroups, scalar_layout, int16, storage8, extended_subgroup_types, memory_budget;
+    bool portability_subset, core13;
+    bool uniform16;
+    uint32_t mesa_version; /* VK_MAKE_API_VERSION(0, 22, 3, 6), or 0 */
+    uint64_t max_buffer;
+} trn_device_detail;
+
+void trn_device_describe(const trn_instance *instance, VkPhysicalDevice physical, int index,
+                         trn_device_info *info, trn_device_detail *detail);
+uint32_t trn_quirks_of(const trn_device_info *info, const trn_device_detail *detail);
+const char *trn_quirk_name(unsigned bit); /* NULL behind the last */
+
+/* ---- memory.c ---- */
+
+typedef struct trn_range {
+    uint64_t offset, size;
+} trn_range;
+
+/* One VkDeviceMemory with one VkBuffer over all of it; pieces are cut from its free ranges (sorted by
+ * offset). */
+typedef struct trn_block {
+    VkDeviceMemory memory;
+    VkBuffer buffer;
+    VkDeviceAddress address; /* 0 in storage access */
+    uint8_t *mapped;         /* NULL: only through staging */
+    uint64_t size;
+    trn_range *free;
+    size_t free_count, free_capacity, pieces; /* pieces: in use */
+} trn_block;
+
+struct trn_gpu_buffer {
+    trn_block *block;
+    uint64_t offset, size, reserved;
+    uint64_t ticket; /* of the last submission that uses it */
+    char label[64];
+};
+
+typedef struct trn_memory {
+    VkPhysicalDeviceMemoryProperties properties;
+    bool unified, cached; /* buffers are mapped; reading them by the CPU is fast */
+    uint64_t block_limit;
+    trn_block **blocks;
+    size_t block_count, block_capacity;
+    int allocations;
+} trn_memory;
+
+/* Of a device with these heaps: the one that holds tensors, and whether the host can see all of it. */
+bool trn_memory_unified(const VkPhysicalDeviceMemoryProperties *properties, bool *cached, uint32_t *heap);
+void trn_memory_open(trn_gpu *gpu);
+void trn_memory_close(trn_gpu *gpu);
+typedef enum trn_block_use { TRN_BLOCK_TENSORS, TRN_BLOCK_STAGING } trn_block_use;
+trn_status trn_block_create(trn_gpu *gpu, uint64_t size, trn_block_use use, trn_block **out, trn_error *err);
+void trn_block_destroy(trn_gpu *gpu, trn_block *block);
+
+/* ---- staging.c ---- */
+
+enum { TRN_STAGING_SLOTS = 4, TRN_STAGING_CHUNK = 4 << 20 };
+
+typedef struct trn_staging {
+    trn_block *block; /* made at the first use */
+    VkCommandPool pool;
+    struct {
+        VkCommandBuffer commands;
+        uint64_t ticket;
+    } slots[TRN_STAGING_SLOTS];
+    unsigned next;
+} trn_staging;
+
+void trn_staging_close(trn_gpu *gpu);
+
+/* ---- shader.c, pipeline.c ---- */
+
+extern const trn_embedded_file trn_shader_files[]; /* ends with a row of NULL */
+
+struct trn_kernel {
+    uint8_t key[32];
+    char *name;
+    VkPipeline pipeline;
+    int buffers, scalars;
+    int index; /* in trn_gpu.kernels; warm is kept there, as kernels are const to their users */
+};
+
+/* SPIR-V of a shader's text under a description, from the disk cache or the compiler. malloc'd. */
+trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
+                            const uint8_t key[32], uint32_t **words, size_t *bytes, trn_error *err);
+/* What tells one kernel of a device from another, and its place in the disk cache. */
+bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint8_t key[32]);
+void trn_shader_close(trn_gpu *gpu);
+
+trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err);
+void trn_pipelines_close(trn_gpu *gpu);
+
+/* ---- cache.c ---- */
+
+/* Files with a validated header in the cache folder: a missing or damaged file is a miss (false), and what
+ * can not be written is only logged. name is relative to `folder` below the cache folder. */
+bool trn_cache_load(const char *folder, const char *name, void **data, size_t *size);
+void trn_cache_store(const char *folder, const char *name, const void *data, size_t size);
+
+/* ---- submit.c ---- */
+
+enum { TRN_MAX_IN_FLIGHT = 64 };
+
+typedef struct trn_submission {
+    uint64_t ticket;
+    const trn_program *program; /* NULL: a copy */
+    size_t first_op, last_op;
+} trn_submission;
+
+/* Submits; *ticket becomes the value to wait for. The program part is for the message of a lost device. */
+trn_status trn_submit(trn_gpu *gpu, VkCommandBuffer commands, const trn_program *program, size_t first_op,
+                      size_t last_op, uint64_t *ticket, trn_error *err);
+void trn_program_describe(const trn_program *program, size_t first_op, size_t last_op, trn_text *out);
+/* The device was lost: remembers it, with what was in flight, and fills err. */
+trn_status trn_gpu_lose(trn_gpu *gpu, const char *call, trn_error *err);
+/* Fails when the device is lost. */
+trn_status trn_gpu_alive(const trn_gpu *gpu, trn_error *err);
+/* Validation messages since the last call become an error. */
+trn_status trn_gpu_validated(trn_gpu *gpu, trn_error *err);
+
+/* ---- tuning.c ---- */
+
+typedef struct trn_tuning_entry {
+    char *key;
+    double value;
+} trn_tuning_entry;
+
+void trn_tuning_open(trn_gpu *gpu);
+void trn_tuning_close(trn_gpu *gpu);
+
+/* ---- the device ---- */
+
+struct trn_gpu {
+    trn_instance *instance;
+    VkPhysicalDevice physical;
+    VkDevice device;
+    struct VolkDeviceTable vk;
+    VkQueue queue;
+    trn_device_info info;
+    trn_device_detail detail;
+    trn_access access;
+    double submit_seconds;
+    bool disk_cache;
+    int fail_submission, fail_allocation;
+    trn_gpu_stats stats;
+    uint64_t messages_reported;
+
+    VkSemaphore timeline;
+    uint64_t submitted, completed;
+    trn_submission in_flight[TRN_MAX_IN_FLIGHT];
+    size_t in_flight_count;
+    bool lost;
+    char lost_message[1024];
+
+    trn_memory memory;
+    trn_staging staging;
+
+    struct shaderc_compiler *compiler;
+    uint64_t include_hash;
+    VkPipelineCache pipeline_cache;
+    bool pipeline_cache_changed;
+    VkDescriptorSetLayout set_layouts[TRN_MAX_BINDINGS + 1];
+    VkPipelineLayout pipeline_layouts[TRN_MAX_BINDINGS + 1]; /* by number of buffers; [0] in address access */
+    trn_kernel **kernels;
+    bool *kernels_warm; /* has run: what the driver compiles at the first run is compiled */
+    size_t kernel_count, kernel_capacity, warm_capacity;
+
+    trn_tuning_entry *tuning;
+    size_t tuning_count, tuning_capacity;
+    bool tuning_changed;
+    double slowness; /* measured time of dispatches over their nominal time; see program.c */
+};
+
+/* A name for cache files of this device and driver. out needs 64 bytes. */
+void trn_gpu_cache_name(const trn_gpu *gpu, char *out);
+
+#endif

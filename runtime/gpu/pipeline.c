@@ -1,0 +1,220 @@
+/* Kernels: pipelines, their layouts, and the driver's pipeline cache on disk. */
+#include "gpu_internal.h"
+#include "gpu_testing.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PUSH_BYTES = 128 };
+static const char folder[] = "pipelines";
+
+/* ---- layouts and the driver's cache ---- */
+
+static trn_status create_layout(trn_gpu *gpu, int buffers, trn_error *err)
+{
+    VkDescriptorSetLayoutBinding bindings[TRN_MAX_BINDINGS];
+    for (int i = 0; i < buffers; i++)
+        bindings[i] = (VkDescriptorSetLayoutBinding){.binding = (uint32_t)i,
+                                                     .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                                     .descriptorCount = 1,
+                                                     .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
+    VkDescriptorSetLayoutCreateInfo set = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
+                                           .bindingCount = (uint32_t)buffers,
+                                           .pBindings = bindings};
+    trn_status status = TRN_OK;
+    if (buffers)
+        status = TRN_VK(gpu, err,
+                        vkCreateDescriptorSetLayout(gpu->device, &set, NULL, &gpu->set_layouts[buffers]));
+    if (status != TRN_OK) return status;
+    VkPushConstantRange push = {VK_SHADER_STAGE_COMPUTE_BIT, 0, MAX_PUSH_BYTES};
+    VkPipelineLayoutCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
+                                       .setLayoutCount = buffers > 0,
+                                       .pSetLayouts = &gpu->set_layouts[buffers],
+                                       .pushConstantRangeCount = 1,
+                                       .pPushConstantRanges = &push};
+    return TRN_VK(gpu, err,
+                  vkCreatePipelineLayout(gpu->device, &info, NULL, &gpu->pipeline_layouts[buffers]));
+}
+
+trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err)
+{
+    char name[64];
+    void *data = NULL;
+    size_t size = 0;
+    trn_gpu_cache_name(gpu, name);
+    if (gpu->disk_cache) trn_cache_load(folder, name, &data, &size);
+    VkPipelineCacheCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = size, .pInitialData = data};
+    trn_status status =
+        TRN_VK(gpu, err, vkCreatePipelineCache(gpu->device, &info, NULL, &gpu->pipeline_cache));
+    free(data);
+    int last = gpu->access == TRN_ACCESS_STORAGE ? TRN_MAX_BINDINGS : 0;
+    for (int i = 0; status == TRN_OK && i <= last; i++)
+        status = create_layout(gpu, i, err);
+    return status;
+}
+
+static void save_cache(trn_gpu *gpu)
+{
+    size_t size = 0;
+    char name[64];
+    trn_gpu_cache_name(gpu, name);
+    if (gpu->vk.vkGetPipelineCacheData(gpu->device, gpu->pipeline_cache, &size, NULL) != VK_SUCCESS || !size)
+        return;
+    void *data = malloc(size);
+    if (data && gpu->vk.vkGetPipelineCacheData(gpu->device, gpu->pipeline_cache, &size, data) == VK_SUCCESS)
+        trn_cache_store(folder, name, data, size);
+    free(data);
+}
+
+void trn_pipelines_close(trn_gpu *gpu)
+{
+    if (gpu->pipeline_cache && gpu->disk_cache && gpu->pipeline_cache_changed && !gpu->lost) save_cache(gpu);
+    for (size_t i = 0; i < gpu->kernel_count; i++) {
+        gpu->vk.vkDestroyPipeline(gpu->device, gpu->kernels[i]->pipeline, NULL);
+        free(gpu->kernels[i]->name);
+        free(gpu->kernels[i]);
+    }
+    free(gpu->kernels);
+    free(gpu->kernels_warm);
+    for (int i = 0; i <= TRN_MAX_BINDINGS; i++) {
+        gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->pipeline_layouts[i], NULL);
+        gpu->vk.vkDestroyDescriptorSetLayout(gpu->device, gpu->set_layouts[i], NULL);
+    }
+    gpu->vk.vkDestroyPipelineCache(gpu->device, gpu->pipeline_cache, NULL);
+}
+
+/* ---- kernels ---- */
+
+/* A work group above the device's limits is undefined behaviour in Vulkan: read the size from the SPIR-V. */
+static trn_status check_group_size(const trn_gpu *gpu, const uint32_t *words, size_t bytes, const char *name,
+                                   trn_error *err)
+{
+    enum { HEADER = 5, OP_EXECUTION_MODE = 16, MODE_LOCAL_SIZE = 17 };
+    size_t count = bytes / 4;
+    if (bytes % 4 || count < HEADER || words[0] != 0x07230203u)
+        return trn_fail(err, TRN_ERR_INTERNAL, "shader %s: the compiler gave no SPIR-V", name);
+    for (size_t at = HEADER; at < count;) {
+        size_t length = words[at] >> 16;
+        if (!length || length > count - at)
+            return trn_fail(err, TRN_ERR_INTERNAL, "shader %s: broken SPIR-V at word %zu", name, at);
+        if ((words[at] & 0xffff) == OP_EXECUTION_MODE && length >= 6 && words[at + 2] == MODE_LOCAL_SIZE) {
+            const uint32_t *size = words + at + 3, *max = gpu->info.max_group_size;
+            uint64_t invocations = (uint64_t)size[0] * size[1] * size[2];
+            if (size[0] > max[0] || size[1] > max[1] || size[2] > max[2] ||
+                invocations > gpu->info.max_invocations)
+                return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                                "shader %s wants work groups of %ux%ux%u; device %s allows %u invocations",
+                                name, size[0], size[1], size[2], gpu->info.name, gpu->info.max_invocations);
+        }
+        at += length;
+    }
+    return TRN_OK;
+}
+
+static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
+                                  size_t bytes, VkPipeline *out, trn_error *err)
+{
+    VkShaderModuleCreateInfo module_info = {
+        .sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO, .codeSize = bytes, .pCode = words};
+    VkShaderModule module;
+    trn_status status = TRN_VK(gpu, err, vkCreateShaderModule(gpu->device, &module_info, NULL, &module));
+    if (status != TRN_OK) return status;
+    VkPipelineShaderStageRequiredSubgroupSizeCreateInfo required = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = desc->subgroup_size};
+    bool require = desc->subgroup_size && desc->subgroup_size >= gpu->info.subgroup_min &&
+                   desc->subgroup_size <= gpu->info.subgroup_max;
+    VkComputePipelineCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT,
+        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = require ? &required : NULL,
+                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
+                  .module = module,
+                  .pName = "main"},
+        .layout = gpu->pipeline_layouts[gpu->access == TRN_ACCESS_STORAGE ? desc->buffers : 0]};
+    status =
+        TRN_VK(gpu, err, vkCreateComputePipelines(gpu->device, gpu->pipeline_cache, 1, &info, NULL, out));
+    gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
+    if (status != TRN_OK) return trn_wrap(err, "shader %s", desc->shader);
+    gpu->pipeline_cache_changed = true;
+    gpu->stats.pipelines++;
+    return TRN_OK;
+}
+
+static trn_status check_desc(const trn_kernel_desc *desc, trn_error *err)
+{
+    if (!desc->shader) return trn_fail(err, TRN_ERR_ARGUMENT, "a kernel needs the name of a shader");
+    if (desc->buffers < 1 || desc->buffers > TRN_MAX_BINDINGS || desc->scalars < 1 ||
+        desc->scalars > TRN_MAX_SCALARS || desc->buffers * 8 + desc->scalars * 4 > MAX_PUSH_BYTES)
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "kernel %s has %d buffers and %d scalars; 1 to %d and 1 to %d are possible, and 8 bytes each "
+            "and 4 bytes each must fit into %d",
+            desc->shader, desc->buffers, desc->scalars, TRN_MAX_BINDINGS, TRN_MAX_SCALARS, MAX_PUSH_BYTES);
+    return TRN_OK;
+}
+
+static trn_status build(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, trn_kernel *kernel,
+                        trn_error *err)
+{
+    uint32_t *words = NULL;
+    size_t bytes = 0;
+    trn_status status = trn_shader_spirv(gpu, desc, text, kernel->key, &words, &bytes, err);
+    if (status == TRN_OK) status = check_group_size(gpu, words, bytes, desc->shader, err);
+    if (status == TRN_OK) status = create_pipeline(gpu, desc, words, bytes, &kernel->pipeline, err);
+    free(words);
+    return status == TRN_OK ? trn_gpu_validated(gpu, err) : status;
+}
+
+trn_status trn_gpu_kernel_from_text(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
+                                    const trn_kernel **out, trn_error *err)
+{
+    uint8_t key[32];
+    *out = NULL;
+    trn_status status = trn_gpu_alive(gpu, err);
+    if (status == TRN_OK) status = check_desc(desc, err);
+    if (status != TRN_OK) return status;
+    if (!trn_shader_key(gpu, desc, text, key)) return trn_fail_memory(err, strlen(text), "a shader's key");
+    for (size_t i = 0; i < gpu->kernel_count; i++) {
+        if (memcmp(gpu->kernels[i]->key, key, sizeof key) != 0) continue;
+        *out = gpu->kernels[i];
+        return TRN_OK;
+    }
+    trn_kernel *kernel = calloc(1, sizeof *kernel);
+    if (!kernel || !(kernel->name = strdup(desc->shader)) ||
+        !trn_grow(&gpu->kernels, &gpu->kernel_capacity, gpu->kernel_count + 1, sizeof *gpu->kernels) ||
+        !trn_grow(&gpu->kernels_warm, &gpu->warm_capacity, gpu->kernel_count + 1,
+                  sizeof *gpu->kernels_warm)) {
+        status = trn_fail_memory(err, sizeof *kernel, "a kernel");
+        goto fail;
+    }
+    memcpy(kernel->key, key, sizeof key);
+    kernel->buffers = desc->buffers;
+    kernel->scalars = desc->scalars;
+    status = build(gpu, desc, text, kernel, err);
+    if (status != TRN_OK) goto fail;
+    kernel->index = (int)gpu->kernel_count;
+    gpu->kernels_warm[gpu->kernel_count] = false;
+    gpu->kernels[gpu->kernel_count++] = kernel;
+    *out = kernel;
+    return TRN_OK;
+fail:
+    if (kernel) {
+        gpu->vk.vkDestroyPipeline(gpu->device, kernel->pipeline, NULL);
+        free(kernel->name);
+    }
+    free(kernel);
+    return status;
+}
+
+trn_status trn_gpu_kernel(trn_gpu *gpu, const trn_kernel_desc *desc, const trn_kernel **out, trn_error *err)
+{
+    for (const trn_embedded_file *file = trn_shader_files; desc->shader && file->name; file++)
+        if (!strcmp(file->name, desc->shader))
+            return trn_gpu_kernel_from_text(gpu, desc, file->text, out, err);
+    *out = NULL;
+    return trn_fail(err, TRN_ERR_INTERNAL, "no shader '%s' in shaders/",
+                    desc->shader ? desc->shader : "(null)");
+}
