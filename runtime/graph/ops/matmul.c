@@ -1,0 +1,475 @@
+/* matmul: the matrix product, batched or with one right-hand side for all; linear layers are made of it.
+ * Bias, activation and residual are pointwise operators that end its kernels. */
+#include "ops.h"
+
+#include <string.h>
+
+extern const trn_op trn_op_matmul;
+
+enum {
+    WIDE = 8,            /* values per load of the lanes kernels */
+    LOOP_ROUNDS = 60000, /* rounds of one invocation that every driver grants, less those of the epilogue */
+    SPLIT_K = 2048,      /* products with few tiles are cut along K from here on */
+    SPLIT_TILES = 64,    /* what counts as few on a GPU */
+    MAX_SPLIT = 16,
+};
+
+typedef struct matmul_attr {
+    int64_t batch, m, n, k;
+    bool b_shared; /* one right-hand side for all of the batch */
+    bool b_rows;   /* b is [K,N], not [N,K] */
+} matmul_attr;
+
+static const matmul_attr *attr_of(const trn_node *node)
+{
+    return (const void *)node->attr;
+}
+
+/* ---- building ---- */
+
+static trn_tensor *swap_last(trn_graph *graph, trn_tensor *x)
+{
+    int order[TRN_MAX_DIMS], n = x->shape.ndim;
+    for (int i = 0; i < n; i++)
+        order[i] = i;
+    order[n - 1] = n - 2;
+    order[n - 2] = n - 1;
+    return trn_permute(graph, x, order);
+}
+
+static trn_tensor *add_product(trn_graph *graph, trn_tensor *a, trn_tensor *b, trn_shape out,
+                               const matmul_attr *attr)
+{
+    trn_node *node = trn_node_add(graph, &trn_op_matmul, (trn_tensor *[]){a, b}, 2, TRN_F32, out);
+    if (!node) return NULL;
+    *(matmul_attr *)(void *)node->attr = *attr;
+    return node->out;
+}
+
+trn_tensor *trn_linear(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b)
+{
+    if (!x || !w) return NULL;
+    int64_t k = trn_tensor_dim(x, -1);
+    if (w->shape.ndim != 2 || w->shape.dim[1] != k || x->type != TRN_F32 || w->type != TRN_F32) {
+        char wide[128], weights[128];
+        return trn_graph_fail(graph, "linear: x %s does not fit w %s: w must be [outputs,%lld], both float",
+                              trn_shape_text(&x->shape, wide), trn_shape_text(&w->shape, weights),
+                              (long long)k);
+    }
+    int64_t n = w->shape.dim[0];
+    if (b && (b->shape.ndim != 1 || b->shape.dim[0] != n))
+        return trn_graph_fail(graph, "linear: the bias must be [%lld]", (long long)n);
+    trn_shape out = x->shape;
+    out.dim[out.ndim - 1] = n;
+    matmul_attr attr = {.batch = 1, .m = x->count / k, .n = n, .k = k, .b_shared = true};
+    trn_tensor *y = add_product(graph, x, w, out, &attr);
+    return b ? trn_add(graph, y, b) : y;
+}
+
+/* Whether the leading dimensions of a and b allow a product, and what it is. */
+static bool product_of(const trn_tensor *a, const trn_tensor *b, bool transpose_b, trn_shape *out,
+                       matmul_attr *attr)
+{
+    int an = a->shape.ndim, bn = b->shape.ndim;
+    if (an < 2 || bn < 2 || a->type != TRN_F32 || b->type != TRN_F32) return false;
+    *attr = (matmul_attr){.m = a->shape.dim[an - 2],
+                          .k = a->shape.dim[an - 1],
+                          .n = b->shape.dim[transpose_b ? bn - 2 : bn - 1],
+                          .b_shared = bn == 2,
+                          .b_rows = !transpose_b};
+    if (b->shape.dim[transpose_b ? bn - 1 : bn - 2] != attr->k || (bn != 2 && bn != an)) return false;
+    for (int i = 0; i < an - 2 && bn != 2; i++) {
+        if (a->shape.dim[i] != b->shape.dim[i]) return false;
+    }
+    attr->batch = a->count / (attr->m * attr->k);
+    if (attr->b_shared) attr->m *= attr->batch, attr->batch = 1;
+    *out = a->shape;
+    out->dim[an - 1] = attr->n;
+    return true;
+}
+
+trn_tensor *trn_matmul(trn_graph *graph, trn_tensor *a, trn_tensor *b, bool transpose_a, bool transpose_b)
+{
+    matmul_attr attr;
+    trn_shape out;
+    /* All kernels read rows of a: a transposed copy costs little beside the product. */
+    if (a && transpose_a && a->shape.ndim >= 2) a = swap_last(graph, a);
+    if (!a || !b) return NULL;
+    if (!product_of(a, b, transpose_b, &out, &attr)) {
+        char left[128], right[128];
+        return trn_graph_fail(
+            graph,
+            "matmul: %s does not fit %s%s: columns of the first must be rows of the second, leading "
+            "dimensions equal or the second a plain matrix, both float",
+            trn_shape_text(&a->shape, left), trn_shape_text(&b->shape, right),
+            transpose_b ? " transposed" : "");
+    }
+    return add_product(graph, a, b, out, &attr);
+}
+
+/* y = a b: da = dy b^T, db = a^T dy; y = a b^T: da = dy b, db = dy^T a. A shared b sums over all rows. */
+static trn_tensor *gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which)
+{
+    const matmul_attr *attr = attr_of(node);
+    trn_tensor *a = node->inputs[0], *b = node->inputs[1];
+    if (which == 0) return trn_matmul(graph, dy, b, false, attr->b_rows);
+    if (attr->b_shared) {
+        dy = trn_reshape(graph, dy, TRN_SHAPE(attr->m, attr->n));
+        a = trn_reshape(graph, a, TRN_SHAPE(attr->m, attr->k));
+    }
+    return attr->b_rows ? trn_matmul(graph, a, dy, true, false) : trn_matmul(graph, dy, a, true, false);
+}
+
+static void reference(const trn_node *node, const void *const *inputs, void *out)
+{
+    const matmul_attr *attr = attr_of(node);
+    float *y = out;
+    int64_t row_step = attr->b_rows ? 1 : attr->k, k_step = attr->b_rows ? attr->n : 1;
+    for (int64_t r = 0; r < attr->batch * attr->m; r++) {
+        const float *a = (const float *)inputs[0] + r * attr->k;
+        const float *b = (const float *)inputs[1] + (attr->b_shared ? 0 : r / attr->m * attr->n * attr->k);
+        for (int64_t c = 0; c < attr->n; c++) {
+            double sum = 0;
+            for (int64_t k = 0; k < attr->k; k++)
+                sum += (double)a[k] * (double)b[c * row_step + k * k_step];
+            y[r * attr->n + c] = (float)sum;
+        }
+    }
+}
+
+static void cost(const trn_node *node, double *flops, double *bytes)
+{
+    const matmul_attr *attr = attr_of(node);
+    *flops = 2.0 * (double)attr->batch * (double)attr->m * (double)attr->n * (double)attr->k;
+    *bytes =
+        4.0 * ((double)node->inputs[0]->count + (double)node->inputs[1]->count + (double)node->out->count);
+}
+
+static void describe(const trn_node *node, trn_text *out)
+{
+    const matmul_attr *attr = attr_of(node);
+    if (attr->batch > 1) trn_text_printf(out, "%lld x ", (long long)attr->batch);
+    trn_text_printf(out, "[%lld,%lld] by [%lld,%lld]%s", (long long)attr->m, (long long)attr->k,
+                    (long long)(attr->b_rows ? attr->k : attr->n),
+                    (long long)(attr->b_rows ? attr->n : attr->k), attr->b_rows ? "" : " transposed");
+}
+
+/* ---- kernels ---- */
+
+static bool say(char why_not[128], const char *reason)
+{
+    snprintf(why_not, 128, "%s", reason ? reason : "");
+    return !reason;
+}
+
+static bool matrix_applies(const trn_gpu *gpu, char why_not[128])
+{
+    if (!trn_gpu_info(gpu)->cooperative_matrix) return say(why_not, "the device has no cooperative matrices");
+    return say(why_not, "not built yet: needs a shader compiler that knows GL_KHR_cooperative_matrix");
+}
+
+static bool lanes_applies(const trn_gpu *gpu, char why_not[128])
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    uint32_t sg = info->subgroup_size;
+    if (trn_gpu_disabled("lanes")) return say(why_not, "switched off by TERRANE_DISABLE");
+    if (info->type != TRN_DEVICE_CPU) return say(why_not, "for CPU drivers");
+    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !info->int64)
+        return say(why_not, "needs buffer addresses");
+    if (!info->subgroup_shuffle) return say(why_not, "needs subgroup shuffles");
+    return say(why_not, sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
+}
+
+static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    if (info->max_invocations < 64) return say(why_not, "needs work groups of 64");
+    return say(why_not, info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
+}
+
+/* The order is the order of preference. */
+enum { VARIANT_MATRIX, VARIANT_LANES, VARIANT_TILES, VARIANT_COUNT };
+static const trn_variant variants[VARIANT_COUNT] = {
+    {"matrix", "cooperative matrices", matrix_applies},
+    {"lanes", "lanes along N, rows handed round by shuffles, no shared memory", lanes_applies},
+    {"tiles", "shared-memory tiles", tiles_applies},
+};
+
+/* How a kernel cuts the product. */
+typedef struct tiling {
+    const char *shader;
+    int variant;
+    int bm, bn; /* values of a work group */
+    int bk, tm, tn, lanes;
+    int64_t k_limit; /* longest sum of one invocation */
+    bool vec4;
+} tiling;
+
+static tiling tile_lanes(const trn_device_info *info, const matmul_attr *attr)
+{
+    int sg = (int)info->subgroup_size;
+    tiling t = {.shader = "matmul_lanes.comp", .variant = VARIANT_LANES, .lanes = sg, .bk = WIDE};
+    t.tm = attr->b_rows || attr->m <= WIDE ? TRN_MAX(WIDE, sg) : 16;
+    t.tn = attr->b_rows ? WIDE : attr->n <= sg ? 1 : 4;
+    t.bm = t.tm;
+    t.bn = t.tn * sg;
+    t.k_limit = (int64_t)(LOOP_ROUNDS - t.tm * t.tn) * WIDE;
+    return t;
+}
+
+static tiling tile_shared(const trn_device_info *info, const matmul_attr *attr)
+{
+    const uint32_t amd = 0x1002, nvidia = 0x10de;
+    tiling t = {.shader = "matmul_tiles.comp",
+                .variant = VARIANT_TILES,
+                .bm = 64,
+                .bn = 64,
+                .bk = 16,
+                .tm = 4,
+                .tn = 4};
+    bool big = info->vendor_id == amd || info->vendor_id == nvidia;
+    bool many = attr->batch * ((attr->m + 127) / 128) * ((attr->n + 127) / 128) >= SPLIT_TILES;
+    if (big && many && info->shared_memory_bytes >= 32768 && info->max_invocations >= 256)
+        t.bm = t.bn = 128, t.tm = t.tn = 8;
+    else if (info->max_invocations < 256)
+        t.tm = t.tn = 8;
+    else if (attr->m <= 16)
+        t.bm = 16, t.tm = 1;
+    t.lanes = t.bm / t.tm * (t.bn / t.tn);
+    t.vec4 = attr->k % 4 == 0 && (!attr->b_rows || attr->n % 4 == 0);
+    int rounds = 1 + (t.bm * t.bk + t.lanes - 1) / t.lanes + (t.bn * t.bk + t.lanes - 1) / t.lanes;
+    t.k_limit = (int64_t)(LOOP_ROUNDS / rounds) * t.bk;
+    return t;
+}
+
+/* Parts that K is cut into: for the driver's loop limit, and to give every core work. */
+static int64_t parts_of(const trn_device_info *info, const matmul_attr *attr, const tiling *t, int64_t tiles)
+{
+    int64_t parts = 1, enough = info->type == TRN_DEVICE_CPU ? 4 : SPLIT_TILES;
+    if (tiles < enough && attr->k >= SPLIT_K)
+        parts = TRN_MIN(TRN_MIN(enough / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
+    if (info->quirks & TRN_QUIRK_LOOP_LIMIT) parts = TRN_MAX(parts, (attr->k + t->k_limit - 1) / t->k_limit);
+    return parts;
+}
+
+static const char *number(trn_lower *lower, int value)
+{
+    return trn_lower_printf(lower, "%d", value);
+}
+
+static void macro(trn_step *step, const char *name, const char *value)
+{
+    step->macros[step->macro_count++] = (trn_macro){name, value};
+}
+
+static void tiling_macros(trn_lower *lower, trn_step *step, const matmul_attr *attr, const tiling *t)
+{
+    macro(step, "TM", number(lower, t->tm));
+    macro(step, "TN", number(lower, t->tn));
+    if (attr->b_rows) macro(step, "B_ROWS", "1");
+    if (t->variant == VARIANT_LANES) {
+        macro(step, "SG", number(lower, t->lanes));
+    } else {
+        macro(step, "BM", number(lower, t->bm));
+        macro(step, "BN", number(lower, t->bn));
+        macro(step, "BK", number(lower, t->bk));
+        if (t->vec4) macro(step, "VEC4", "1");
+    }
+}
+
+static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_tensor *partial, int64_t parts,
+                               trn_error *err)
+{
+    trn_step step = {.shader = "matmul_reduce.comp", .epilogue = true};
+    trn_step_read(&step, partial);
+    trn_step_write(&step, trn_lower_output(lower, node));
+    trn_step_uint(&step, node->out->count);
+    trn_step_uint(&step, attr_of(node)->n);
+    trn_step_uint(&step, parts);
+    step.flops = (double)parts * (double)node->out->count;
+    return trn_step_elements(lower, &step, node->out->count, err);
+}
+
+static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const tiling *t, const char *reason,
+                               trn_error *err)
+{
+    const trn_device_info *info = trn_lower_device(lower);
+    const matmul_attr *attr = attr_of(node);
+    int64_t tiles_m = (attr->m + t->bm - 1) / t->bm, tiles_n = (attr->n + t->bn - 1) / t->bn;
+    int64_t tiles = attr->batch * tiles_m * tiles_n, parts = parts_of(info, attr, t, tiles);
+    int64_t k_part = ((attr->k + parts - 1) / parts + t->bk - 1) / t->bk * t->bk;
+    parts = (attr->k + k_part - 1) / k_part;
+    double flops, bytes;
+    cost(node, &flops, &bytes);
+    trn_step step = {
+        .shader = t->shader, .variant = variants[t->variant].name, .reason = reason, .flops = flops};
+    trn_tensor *partial = NULL;
+    if (parts > 1) {
+        partial = trn_lower_temporary(lower, 4 * (uint64_t)parts * (uint64_t)node->out->count, err);
+        if (!partial) return err ? err->code : TRN_ERR_MEMORY;
+    }
+    trn_step_read(&step, node->inputs[0]);
+    trn_step_read(&step, node->inputs[1]);
+    trn_step_write(&step, partial ? partial : trn_lower_output(lower, node));
+    const int64_t scalars[] = {
+        attr->m, attr->n,     attr->k,           tiles_m,
+        tiles_n, attr->batch, attr->m * attr->k, attr->b_shared ? 0 : attr->n * attr->k,
+        k_part};
+    for (size_t i = 0; i < TRN_COUNT(scalars); i++)
+        trn_step_uint(&step, scalars[i]);
+    tiling_macros(lower, &step, attr, t);
+    if (partial) macro(&step, "PARTIAL", "1");
+    step.epilogue = !partial;
+    if (t->variant == VARIANT_LANES && info->subgroup_max) step.subgroup_size = info->subgroup_size;
+    trn_lower_groups(&step, tiles * parts);
+    trn_status status = trn_lower_step(lower, &step, err);
+    return status == TRN_OK && partial ? lower_reduce(lower, node, partial, parts, err) : status;
+}
+
+static trn_status lower_matmul(trn_lower *lower, const trn_node *node, trn_error *err)
+{
+    const trn_device_info *info = trn_lower_device(lower);
+    char why_not[128];
+    if (lanes_applies(trn_lower_gpu(lower), why_not)) {
+        tiling t = tile_lanes(info, attr_of(node));
+        return lower_tiling(lower, node, &t, "CPU driver", err);
+    }
+    if (!tiles_applies(trn_lower_gpu(lower), why_not))
+        return trn_fail(err, TRN_ERR_UNSUPPORTED, "matmul: no kernel runs on %s: %s", info->name, why_not);
+    tiling t = tile_shared(info, attr_of(node));
+    return lower_tiling(lower, node, &t, "shared memory", err);
+}
+
+/* ---- cases ---- */
+
+static trn_tensor *weights(trn_graph *graph, const char *name, trn_shape shape)
+{
+    int64_t count = trn_shape_count(&shape);
+    float *values = trn_arena_array(trn_graph_arena(graph), (size_t)count, sizeof *values);
+    if (!values) return trn_graph_fail(graph, "out of memory for a case");
+    uint64_t hash = trn_fnv1a64(name, strlen(name), TRN_FNV_SEED);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)trn_hash_uniform(hash, (uint64_t)i);
+    return trn_constant(graph, name, shape, values);
+}
+
+static trn_tensor *input(trn_graph *graph, const char *name, trn_shape shape)
+{
+    return trn_input(graph, name, TRN_F32, shape);
+}
+
+static void case_product(trn_graph *graph, trn_shape a, trn_shape b, bool transpose_a, bool transpose_b)
+{
+    trn_tensor *y = trn_matmul(graph, input(graph, "a", a), input(graph, "b", b), transpose_a, transpose_b);
+    trn_output_add(graph, "y", y);
+}
+
+static void case_nt(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(37, 45), TRN_SHAPE(71, 45), false, true);
+}
+
+static void case_nn(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(19, 27), TRN_SHAPE(27, 77), false, false);
+}
+
+static void case_nn_aligned(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(66, 64), TRN_SHAPE(64, 132), false, false);
+}
+
+static void case_tn(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(21, 34), TRN_SHAPE(21, 9), true, false);
+}
+
+static void case_tt(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(3, 13, 10), TRN_SHAPE(3, 66, 13), true, true);
+}
+
+static void case_batched(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(2, 3, 17, 16), TRN_SHAPE(2, 3, 18, 16), false, true);
+}
+
+static void case_batched_rows(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(5, 7, 1), TRN_SHAPE(5, 1, 3), false, false);
+}
+
+static void case_shared(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(4, 5, 23), TRN_SHAPE(23, 12), false, false);
+}
+
+static void case_one(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(1, 1), TRN_SHAPE(1, 1), false, true);
+}
+
+static void case_linear(trn_graph *graph)
+{
+    trn_tensor *w = weights(graph, "w", TRN_SHAPE(130, 96)), *b = weights(graph, "b", TRN_SHAPE(130));
+    trn_output_add(graph, "y", trn_linear(graph, input(graph, "x", TRN_SHAPE(2, 33, 96)), w, b));
+}
+
+static void case_head(trn_graph *graph)
+{
+    trn_tensor *w = weights(graph, "w", TRN_SHAPE(10, 203)), *b = weights(graph, "b", TRN_SHAPE(10));
+    trn_output_add(graph, "y", trn_linear(graph, input(graph, "x", TRN_SHAPE(1, 203)), w, b));
+}
+
+static void case_gelu(trn_graph *graph)
+{
+    trn_tensor *w = weights(graph, "w", TRN_SHAPE(72, 40)), *b = weights(graph, "b", TRN_SHAPE(72));
+    trn_tensor *y = trn_linear(graph, input(graph, "x", TRN_SHAPE(1, 29, 40)), w, b);
+    trn_output_add(graph, "y", trn_unary(graph, "gelu", y));
+}
+
+static void case_residual(trn_graph *graph)
+{
+    trn_tensor *w = weights(graph, "w", TRN_SHAPE(52, 60)), *b = input(graph, "b", TRN_SHAPE(52));
+    trn_tensor *y = trn_linear(graph, input(graph, "x", TRN_SHAPE(3, 11, 60)), w, b);
+    y = trn_mul(graph, y, weights(graph, "scale", TRN_SHAPE(52)));
+    trn_output_add(graph, "y", trn_add(graph, input(graph, "skip", TRN_SHAPE(3, 11, 52)), y));
+}
+
+static void case_long(trn_graph *graph)
+{
+    trn_tensor *y = trn_linear(graph, input(graph, "x", TRN_SHAPE(3, 8200)),
+                               input(graph, "w", TRN_SHAPE(5, 8200)), weights(graph, "b", TRN_SHAPE(5)));
+    trn_output_add(graph, "y", trn_unary(graph, "relu", y));
+}
+
+static const trn_op_case cases[] = {
+    {"a b^T", case_nt, 0},
+    {"a b", case_nn, 0},
+    {"a b, whole vec4s", case_nn_aligned, 0},
+    {"a^T b", case_tn, 0},
+    {"a^T b^T, batched", case_tt, 0},
+    {"a b^T, batched", case_batched, 0},
+    {"outer products", case_batched_rows, 0},
+    {"one b for all", case_shared, 0},
+    {"one value", case_one, 0},
+    {"linear", case_linear, 0},
+    {"linear, one row", case_head, 0},
+    {"linear, bias and gelu", case_gelu, 0},
+    {"linear, bias, layer scale, residual", case_residual, 0},
+    {"long sums in parts, bias and relu", case_long, 0},
+};
+
+const trn_op trn_op_matmul = {
+    .name = "matmul",
+    .gradient = gradient,
+    .reference = reference,
+    .lower = lower_matmul,
+    .cost = cost,
+    .describe = describe,
+    .epilogue = true,
+    .variants = variants,
+    .variant_count = VARIANT_COUNT,
+    .cases = cases,
+    .case_count = (int)TRN_COUNT(cases),
+};
