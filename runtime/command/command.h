@@ -1,0 +1,95 @@
+/* command: the `terrane` program: options, the terminal, and one file per subcommand. */
+#ifndef TRN_COMMAND_H
+#define TRN_COMMAND_H
+
+#include "base.h"
+#include "gpu.h"
+#include "job.h"
+
+/* ---- options.c: tables of options, from which parsing and --help are made ---- */
+
+typedef struct text_list {
+    const char **items;
+    size_t count, capacity;
+} text_list;
+
+typedef struct number_value {
+    bool given;
+    double value;
+} number_value;
+
+typedef enum option_kind {
+    OPTION_FLAG,   /* bool */
+    OPTION_TEXT,   /* const char * */
+    OPTION_INT,    /* int, min..max */
+    OPTION_NUMBER, /* number_value, finite or nan */
+    OPTION_SIZE,   /* uint64_t bytes: 512M, 2G */
+    OPTION_CHOICE, /* int, index into choices */
+    OPTION_LIST,   /* text_list: may be repeated */
+    OPTION_COMMAS, /* text_list: one text, cut at commas */
+} option_kind;
+
+typedef struct trn_option {
+    const char *name; /* without dashes */
+    char letter;      /* 0: none */
+    option_kind kind;
+    size_t offset; /* of the value in the command's struct */
+    const char *placeholder, *help;
+    const char *const *choices; /* NULL-terminated */
+    int min, max, initial;      /* OPTION_INT */
+} trn_option;
+
+/* What every command understands. First member of each command's struct. */
+typedef struct common_values {
+    bool help, quiet, json;
+    text_list words; /* what is no option */
+} common_values;
+
+typedef struct trn_command {
+    const char *name, *usage, *summary, *details, *example;
+    const trn_option *options; /* ended by a NULL name */
+    size_t values_size;
+    size_t min_words, max_words;
+    /* values is the zeroed and parsed struct. On failure err is filled. */
+    trn_status (*run)(const struct trn_command *command, void *values, trn_error *err);
+    bool helps_itself; /* with --help and a word, run is called */
+} trn_command;
+
+/* A value that parsing makes owns no memory but lists' arrays: options_free. */
+trn_status options_parse(const trn_command *command, int count, char **words, void *values, trn_error *err);
+void options_free(const trn_command *command, void *values);
+void options_help(const trn_command *command, trn_text *out);
+/* Splits "a,b,c"; the pieces live in *storage (malloc'd). */
+bool options_split_key(const char *text, char *key, size_t key_size, const char **value);
+
+/* ---- console.c: stderr, progress, Ctrl-C ---- */
+
+void console_start(bool quiet, bool json);
+void console_quiet(bool quiet, bool json);
+bool console_is_quiet(void);
+void console_error(const trn_error *err);
+void console_note(trn_log_level level, const char *text);
+const trn_job_hooks *console_hooks(void); /* progress, notes and Ctrl-C for a job */
+void console_progress_end(void);          /* leaves the progress line */
+/* Writes text to stdout; TRN_ERR_IO when it does not take it. */
+trn_status console_print(const trn_text *text, trn_error *err);
+
+/* ---- device.c: opening the device for a command ---- */
+
+trn_status device_open(const char *name, trn_gpu **out, trn_error *err);
+/* "driver", "shaders_compiled" and so on, as members of a JSON object. */
+void device_stats_json(trn_gpu *gpu, trn_text *out);
+
+/* ---- job_report.c: running a job and telling about it, for embed and run ---- */
+
+typedef struct job_request {
+    const trn_embed_job *job;
+    const char *device;
+    bool explain, json;
+} job_request;
+trn_status job_request_run(const job_request *request, trn_error *err);
+
+extern const trn_command embed_command, run_command, check_command, devices_command, selftest_command,
+    models_command, version_command;
+
+#endif

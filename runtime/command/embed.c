@@ -1,0 +1,292 @@
+/* terrane embed: one encoder over one scene or a folder of images, without a recipe. */
+#include "command.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_KEY = 64 };
+
+typedef struct embed_values {
+    common_values common;
+    const char *model, *weights, *sensor, *device, *compression;
+    text_list config, bands, band_names, outputs;
+    int tile, overlap, batch, pool, normalize, unit, resize, cell;
+    number_value scale, offset, nodata;
+    uint64_t memory_limit;
+    bool strict, explain, each, float16;
+} embed_values;
+
+static const char *const pools[] = {"none", "mean", "cls", NULL};
+static const char *const normalizations[] = {"model", "none", "zscore", NULL};
+static const char *const units[] = {"auto", "reflectance", "decibel", "byte", "kelvin", NULL};
+
+#define AT(member) offsetof(embed_values, member)
+static const trn_option options[] = {
+    {.name = "model",
+     .letter = 'm',
+     .kind = OPTION_TEXT,
+     .offset = AT(model),
+     .placeholder = "NAME",
+     .help = "the encoder; terrane models lists them"},
+    {.name = "weights",
+     .letter = 'w',
+     .kind = OPTION_TEXT,
+     .offset = AT(weights),
+     .placeholder = "FILE",
+     .help = "its checkpoint: safetensors, or PyTorch .pt/.pth"},
+    {.name = "output",
+     .letter = 'o',
+     .kind = OPTION_LIST,
+     .offset = AT(outputs),
+     .placeholder = "FILE",
+     .help = "where to write: .tif (GeoTIFF), .npy (with a JSON sidecar), .png (preview); may be repeated"},
+    {.name = "config",
+     .letter = 'c',
+     .kind = OPTION_LIST,
+     .offset = AT(config),
+     .placeholder = "KEY=VALUE",
+     .help = "a setting of the encoder; may be repeated"},
+    {.name = "sensor",
+     .letter = 's',
+     .kind = OPTION_TEXT,
+     .offset = AT(sensor),
+     .placeholder = "NAME",
+     .help = "sensor of the scene (sentinel2-l2a, landsat7, rgb, ...): names its bands and the meaning of "
+             "its numbers"},
+    {.name = "bands",
+     .letter = 'b',
+     .kind = OPTION_COMMAS,
+     .offset = AT(bands),
+     .placeholder = "LIST",
+     .help = "bands that the encoder may use, any spelling, with commas between them; default: all it can"},
+    {.name = "band-names",
+     .kind = OPTION_COMMAS,
+     .offset = AT(band_names),
+     .placeholder = "LIST",
+     .help = "names for the file's bands in order, when file and sensor do not tell"},
+    {.name = "tile",
+     .letter = 't',
+     .kind = OPTION_INT,
+     .offset = AT(tile),
+     .placeholder = "N",
+     .min = 1,
+     .max = 16384,
+     .help = "window side in pixels; default: the encoder's own"},
+    {.name = "overlap",
+     .kind = OPTION_INT,
+     .offset = AT(overlap),
+     .placeholder = "N",
+     .min = 0,
+     .max = 8192,
+     .initial = -1,
+     .help = "pixels that neighbouring windows share, blended smoothly; default: an eighth of the tile"},
+    {.name = "cell",
+     .kind = OPTION_INT,
+     .offset = AT(cell),
+     .placeholder = "N",
+     .min = 1,
+     .max = 4096,
+     .help = "pixels per cell of the output; default: the encoder's stride"},
+    {.name = "batch",
+     .kind = OPTION_INT,
+     .offset = AT(batch),
+     .placeholder = "N",
+     .min = 1,
+     .max = 4096,
+     .help = "windows at once; default: as many as suit the device's memory"},
+    {.name = "pool",
+     .kind = OPTION_CHOICE,
+     .offset = AT(pool),
+     .choices = pools,
+     .help = "none: dense features; mean or cls: one vector per window (a grid of one cell per window) or "
+             "image. Images "
+             "are pooled by mean unless told otherwise"},
+    {.name = "normalize",
+     .kind = OPTION_CHOICE,
+     .offset = AT(normalize),
+     .choices = normalizations,
+     .help = "model: the encoder's own statistics; none: numbers as stored; zscore: statistics of the scene"},
+    {.name = "scale",
+     .kind = OPTION_NUMBER,
+     .offset = AT(scale),
+     .placeholder = "X",
+     .help = "physical value = stored * scale + offset, in place of what file and sensor say"},
+    {.name = "offset",
+     .kind = OPTION_NUMBER,
+     .offset = AT(offset),
+     .placeholder = "X",
+     .help = "see --scale"},
+    {.name = "unit",
+     .kind = OPTION_CHOICE,
+     .offset = AT(unit),
+     .choices = units,
+     .help = "what scale and offset lead to; auto means reflectance when --scale is given"},
+    {.name = "nodata",
+     .kind = OPTION_NUMBER,
+     .offset = AT(nodata),
+     .placeholder = "V",
+     .help = "stored value that means no data, in place of the file's own"},
+    {.name = "resize",
+     .kind = OPTION_INT,
+     .offset = AT(resize),
+     .placeholder = "N",
+     .min = 1,
+     .max = 16384,
+     .help = "images: side to which each is resized"},
+    {.name = "each",
+     .kind = OPTION_FLAG,
+     .offset = AT(each),
+     .help = "every file is an image of its own that gives one vector (a folder is always so)"},
+    {.name = "compression",
+     .kind = OPTION_TEXT,
+     .offset = AT(compression),
+     .placeholder = "NAME",
+     .help = "GeoTIFF: none, lzw, deflate (default) or zstd"},
+    {.name = "float16", .kind = OPTION_FLAG, .offset = AT(float16), .help = "write half precision"},
+    {.name = "strict",
+     .kind = OPTION_FLAG,
+     .offset = AT(strict),
+     .help = "warnings about the input are errors"},
+    {.name = "explain",
+     .kind = OPTION_FLAG,
+     .offset = AT(explain),
+     .help = "say what would be done, on which kernels and with how much memory, and do nothing"},
+    {.name = "device",
+     .letter = 'd',
+     .kind = OPTION_TEXT,
+     .offset = AT(device),
+     .placeholder = "D",
+     .help = "index or part of the name of a device; see terrane devices"},
+    {.name = "memory-limit",
+     .kind = OPTION_SIZE,
+     .offset = AT(memory_limit),
+     .placeholder = "SIZE",
+     .help = "device memory that may be used, such as 512M; default: what is free"},
+    {.name = NULL},
+};
+
+static trn_status check_values(const embed_values *values, trn_error *err)
+{
+    if (!values->model)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "no encoder: give --model NAME; terrane models lists them");
+    if (!values->outputs.count && !values->explain)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "no output: give -o FILE (.tif, .npy or .png)");
+    if (values->offset.given && !values->scale.given)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "--offset needs --scale");
+    return TRN_OK;
+}
+
+static trn_status read_settings(const embed_values *values, trn_arena *arena, trn_setting *settings,
+                                trn_error *err)
+{
+    for (size_t i = 0; i < values->config.count; i++) {
+        char key[MAX_KEY];
+        if (!options_split_key(values->config.items[i], key, sizeof key, &settings[i].value))
+            return trn_fail(err, TRN_ERR_ARGUMENT, "--config is '%.100s'; wanted KEY=VALUE",
+                            values->config.items[i]);
+        settings[i].key = trn_arena_strdup(arena, key);
+        if (!settings[i].key) return trn_fail_memory(err, sizeof key, "settings");
+    }
+    return TRN_OK;
+}
+
+static trn_job_scene describe_scene(const embed_values *values)
+{
+    trn_job_scene scene = {
+        .paths = values->common.words.items,
+        .path_count = values->common.words.count,
+        .each = values->each,
+        .sensor = values->sensor,
+        .band_names = values->band_names.count ? values->band_names.items : NULL,
+        .band_name_count = values->band_names.count,
+        .has_nodata = values->nodata.given,
+        .nodata = values->nodata.value,
+        .resize = values->resize,
+    };
+    if (values->scale.given || values->unit) {
+        scene.has_scale = true;
+        scene.scale = values->scale.given ? values->scale.value : 1;
+        scene.offset = values->offset.given ? values->offset.value : 0;
+        scene.unit = values->unit ? (trn_unit)values->unit : TRN_UNIT_REFLECTANCE;
+    }
+    return scene;
+}
+
+static trn_status run(const trn_command *command, void *user, trn_error *err)
+{
+    (void)command;
+    const embed_values *values = user;
+    trn_status status = check_values(values, err);
+    if (status != TRN_OK) return status;
+    trn_arena *arena = trn_arena_create();
+    trn_setting *settings = arena ? trn_arena_array(arena, values->config.count + 1, sizeof *settings) : NULL;
+    trn_job_export *exports =
+        arena ? trn_arena_array(arena, values->outputs.count + 1, sizeof *exports) : NULL;
+    if (!settings || !exports) {
+        status = trn_fail_memory(err, sizeof *settings, "the job");
+        goto fail;
+    }
+    status = read_settings(values, arena, settings, err);
+    if (status != TRN_OK) goto fail;
+    for (size_t i = 0; i < values->outputs.count; i++) {
+        bool preview = !strcmp(trn_path_extension(values->outputs.items[i]), "png");
+        exports[i] = (trn_job_export){
+            .path = values->outputs.items[i],
+            .options = {.type = values->float16 && !preview ? TRN_EXPORT_F16 : TRN_EXPORT_F32,
+                        .compression = values->compression},
+        };
+    }
+    trn_job_encoder encoder = {
+        .model = values->model,
+        .weights = values->weights,
+        .settings = settings,
+        .setting_count = values->config.count,
+        .bands = values->bands.count ? values->bands.items : NULL,
+        .band_count = values->bands.count,
+        .normalize = (trn_normalize)values->normalize,
+        .pool = (trn_feature_pool)values->pool,
+    };
+    trn_embed_job job = {
+        .scene = describe_scene(values),
+        .encoders = &encoder,
+        .encoder_count = 1,
+        .compose = {.cell = values->cell},
+        .tile = values->tile,
+        .overlap = values->overlap,
+        .batch = values->batch,
+        .memory_limit = values->memory_limit,
+        .tile_vectors = values->pool != TRN_FEATURES_DENSE,
+        .exports = exports,
+        .export_count = values->outputs.count,
+        .strict = values->strict,
+        .no_result = true,
+    };
+    job_request request = {&job, values->device, values->explain, values->common.json};
+    status = job_request_run(&request, err);
+fail:
+    trn_arena_destroy(arena);
+    return status;
+}
+
+const trn_command embed_command = {
+    .name = "embed",
+    .usage = "embed SCENE... --model NAME [--weights FILE] -o OUT [OPTIONS]",
+    .summary = "embeds a scene or a folder of images with one encoder",
+    .details =
+        "Embeds a scene with one encoder. SCENE is a GeoTIFF, several files of one scene (their bands follow "
+        "each "
+        "other), or a folder of images, each of which gives one vector. The output of a scene is a grid of "
+        "vectors on the scene's own coordinates; cells without data are NaN. Nothing appears under the "
+        "output's "
+        "name before it is complete.",
+    .example = "  terrane embed L7_ETMs.tif --sensor landsat7 --model rcf -c features=128 -o embedding.tif "
+               "-o preview.png\n"
+               "  terrane embed images/ --sensor rgb --scale 0.0010784 --model galileo-nano --weights "
+               "galileo-nano.pt "
+               "-o vectors.npy",
+    .options = options,
+    .values_size = sizeof(embed_values),
+    .min_words = 1,
+    .max_words = SIZE_MAX,
+    .run = run,
+};

@@ -1,0 +1,82 @@
+/* Running a job for embed and run: device, explanation or run, and what is printed at the end. */
+#include "command.h"
+
+static void print_summary(const trn_embed_result *result, trn_text *out)
+{
+    for (size_t i = 0; i < result->file_count; i++)
+        trn_text_printf(out, "%s\n", result->files[i]);
+}
+
+static void note_figures(const trn_embed_result *result)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%lld x %lld, %d channels, from %lld %s in %.2f s (%.3g megapixels/s)",
+             (long long)result->grid_width, (long long)result->grid_height, result->channels,
+             (long long)(result->images ? result->images : result->windows),
+             result->images ? "images" : "windows", result->seconds,
+             result->seconds > 0 ? result->megapixels / result->seconds : 0);
+    console_note(TRN_LOG_INFO, text);
+}
+
+static void print_json(trn_gpu *gpu, const trn_embed_result *result, trn_text *out)
+{
+    trn_text_add(out, "{\"ok\": true, \"files\": [");
+    for (size_t i = 0; i < result->file_count; i++) {
+        trn_text_add(out, i ? ", " : "");
+        trn_text_json(out, result->files[i]);
+    }
+    trn_text_printf(
+        out, "], \"width\": %lld, \"height\": %lld, \"channels\": %d, \"windows\": %lld, \"images\": %lld",
+        (long long)result->grid_width, (long long)result->grid_height, result->channels,
+        (long long)result->windows, (long long)result->images);
+    trn_text_printf(out, ", \"seconds\": %.6g, \"megapixels\": %.6g, \"stats\": {", result->seconds,
+                    result->megapixels);
+    device_stats_json(gpu, out);
+    trn_text_add(out, "}}\n");
+}
+
+static trn_status run_job(const job_request *request, trn_gpu *gpu, trn_text *out, trn_error *err)
+{
+    trn_embed_result result;
+    trn_status status = trn_embed_run(request->job, gpu, console_hooks(), &result, err);
+    if (status != TRN_OK) return status;
+    console_progress_end();
+    if (request->json) {
+        print_json(gpu, &result, out);
+    } else {
+        note_figures(&result);
+        if (!console_is_quiet()) print_summary(&result, out);
+    }
+    trn_embed_result_free(&result);
+    return TRN_OK;
+}
+
+static trn_status explain_job(const job_request *request, trn_gpu *gpu, trn_text *out, trn_error *err)
+{
+    trn_text text = {0};
+    trn_status status = trn_embed_explain(request->job, gpu, console_hooks(), &text, err);
+    if (status == TRN_OK && request->json) {
+        trn_text_add(out, "{\"ok\": true, \"explain\": ");
+        trn_text_json(out, trn_text_get(&text));
+        trn_text_add(out, "}\n");
+    } else if (status == TRN_OK) {
+        trn_text_add(out, trn_text_get(&text));
+    }
+    trn_text_free(&text);
+    return status;
+}
+
+trn_status job_request_run(const job_request *request, trn_error *err)
+{
+    trn_text out = {0};
+    trn_gpu *gpu = NULL;
+    /* what can be found wrong without a device is found first */
+    trn_status status = trn_embed_check(request->job, NULL, err);
+    if (status == TRN_OK) status = device_open(request->device, &gpu, err);
+    if (status == TRN_OK)
+        status = request->explain ? explain_job(request, gpu, &out, err) : run_job(request, gpu, &out, err);
+    trn_gpu_close(gpu);
+    if (status == TRN_OK) status = console_print(&out, err);
+    trn_text_free(&out);
+    return status;
+}
