@@ -20,6 +20,7 @@ configure_package_config_file(cmake/terrane-config.cmake.in ${CMAKE_BINARY_DIR}/
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/generated/terrane-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/generated/terrane-config.cmake ${CMAKE_BINARY_DIR}/generated/terrane-config-version.cmake
+              cmake/TerraneShaderc.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
 configure_file(cmake/terrane.pc.in ${CMAKE_BINARY_DIR}/generated/terrane.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/generated/terrane.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
