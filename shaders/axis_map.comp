@@ -1,6 +1,6 @@
 // A sparse matrix along one axis: y [outer, rows, inner] = sum of weight[t] * x [outer, index[t], inner] over
 // t in [start[row], start[row + 1]). Resizing, mean pooling, and their gradients.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Int, start) B(2, Int, index) B(3, Float, weight) B(4, Float, y)
 #define SCALARS uint count, rows, inner, axis;

@@ -1,6 +1,6 @@
 // The adjoint of unfold: x [B, windows, C*kt*kh*kw] -> y [B,C,t,h,w], each value the sum of its copies in the windows
 // that cover it, in a fixed order.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS                                                                                               \

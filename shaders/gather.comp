@@ -1,5 +1,5 @@
 // y [outer, n, inner] = x [outer, axis, inner] at index[n], clamped to the axis.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Int, where) B(2, Uint, y)
 #define SCALARS uint count, n, inner, axis;

@@ -1,5 +1,5 @@
 // dx [outer, axis, inner] = sum of dy [outer, n, inner] over the positions whose (clamped) index is this row, in order.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, dy) B(1, Int, where) B(2, Float, dx)
 #define SCALARS uint count, n, inner, axis;

@@ -1,6 +1,6 @@
 // y [rows, C] = (x - mean) / sqrt(variance + eps) * w + b per row. One work group per row. Rows are shifted by their
 // first value before anything is summed, so that a large common offset costs no digits.
-#version 450
+#version 460
 #ifdef ROW_SUBGROUP
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #endif

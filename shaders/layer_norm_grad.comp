@@ -1,6 +1,6 @@
 // Gradient of layer_norm with respect to x: with g = dy * w and n the normalised row,
 // dx [rows, C] = (g - mean(g) - n * mean(g * n)) / sqrt(variance + eps).
-#version 450
+#version 460
 #ifdef ROW_SUBGROUP
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #endif

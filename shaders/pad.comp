@@ -1,5 +1,5 @@
 // y [outer, axis, inner] = x [outer, extent, inner] placed at `before` along the axis, zeros elsewhere.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
 #define SCALARS uint count, axis, inner, extent, before;

@@ -1,5 +1,5 @@
 // Maximum over windows of x [outer,h,w,inner], without padding -> y [outer,out_h,out_w,inner].
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS uint count, h, w, inner, out_h, out_w, size, stride;

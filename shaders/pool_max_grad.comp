@@ -1,5 +1,5 @@
 // Gradient of pool_max: dx [outer,h,w,inner] takes dy of every window whose first maximum is this position.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, dy) B(2, Float, dx)
 #define SCALARS uint count, h, w, inner, out_h, out_w, size, stride;

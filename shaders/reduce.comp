@@ -1,6 +1,6 @@
 // One stage of a reduction of x [outer, axis, inner] along the axis: y [outer, parts, inner], where part k takes the
 // positions k, k + parts, k + 2 parts, ... so that neighbours read neighbours whatever the layout, in a fixed order.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS                                                                                               \

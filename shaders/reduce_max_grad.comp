@@ -1,5 +1,5 @@
 // Gradient of a maximum along the axis of x [outer, axis, inner]: dy [outer, inner] goes to its first position.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, dy) B(2, Float, dx)
 #define SCALARS uint count, axis, inner;

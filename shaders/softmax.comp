@@ -1,5 +1,5 @@
 // Softmax, or its logarithm, of rows: x [rows, C] -> y [rows, C]. One work group per row.
-#version 450
+#version 460
 #ifdef ROW_SUBGROUP
 #extension GL_KHR_shader_subgroup_arithmetic : require
 #endif

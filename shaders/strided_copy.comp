@@ -1,6 +1,6 @@
 // Copies a box of up to six axes between two strided layouts: permute, slice, expand, concat.
 // Axis 0 is the innermost; unused outer axes have stride 0, and the extent of the outermost is not needed.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
 #define SCALARS                                                                                               \

@@ -1,6 +1,6 @@
 // Windows of an image or volume as rows: x [B,C,t,h,w] -> y [B, windows, C*kt*kh*kw]. One invocation writes a run of kw
 // values; positions outside x are zero.
-#version 450
+#version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS                                                                                               \

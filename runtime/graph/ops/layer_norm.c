@@ -117,9 +117,9 @@ static void case_grad_tall(trn_graph *graph)
 }
 
 static const trn_op_case grad_cases[] = {
-    {"tokens", case_grad_tokens, 0},      {"rows of 33, no weights", case_grad_odd, 0},
-    {"rows of 3", case_grad_short, 5e-5}, {"one row", case_grad_one_row, 0},
-    {"65537 rows", case_grad_tall, 1e-4},
+    {"tokens", case_grad_tokens, 0},   {"rows of 33, no weights", case_grad_odd, 0},
+    {"rows of 3", case_grad_short, 0}, {"one row", case_grad_one_row, 0},
+    {"65537 rows", case_grad_tall, 0},
 };
 
 const trn_op trn_op_layer_norm_grad = {
@@ -242,7 +242,7 @@ static const trn_op_case cases[] = {
     {"tokens", case_tokens, 0},           {"rows of 33", case_odd, 0},
     {"no weights", case_bare, 0},         {"no bias", case_weight_only, 0},
     {"rows of one", case_rows_of_one, 0}, {"one row of 5003", case_one_row, 0},
-    {"65537 rows", case_tall, 2e-5},
+    {"65537 rows", case_tall, 0},
 };
 
 const trn_op trn_op_layer_norm = {
