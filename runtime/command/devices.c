@@ -99,7 +99,7 @@ static void print_device(const trn_device_info *info, const opened_device *devic
     if (device->variant_count) trn_text_add(out, "   kernels\n");
     for (size_t i = 0; i < device->variant_count; i++) {
         const trn_kernel_variant_info *variant = &device->variants[i];
-        trn_text_printf(out, "     %-14s %-14s %-4s %s\n", variant->op, variant->variant,
+        trn_text_printf(out, "     %-16s %-10s %-4s %s\n", variant->op, variant->variant,
                         variant->applies ? "yes" : "no",
                         variant->applies ? variant->description : variant->why_not);
     }

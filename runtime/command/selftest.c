@@ -58,7 +58,7 @@ static void record(void *user, const trn_op_result *result)
         return;
     }
     if (tally->quiet && result->ok) return;
-    printf("%-14s %-46s %9.2e %9.1e  %s%s%s\n", result->op, result->label ? result->label : "", result->error,
+    printf("%-16s %-46s %9.2e %9.1e  %s%s%s\n", result->op, result->label ? result->label : "", result->error,
            result->tolerance, result->ok ? "ok" : "FAILED", result->message[0] ? ": " : "", result->message);
     fflush(stdout);
 }
@@ -187,7 +187,7 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     if (tally.json)
         trn_text_add(&tally.out, "{\"results\": [");
     else if (!tally.quiet)
-        printf("%-14s %-46s %9s %9s\n", "operator", "case", "error", "allowed");
+        printf("%-16s %-46s %9s %9s\n", "operator", "case", "error", "allowed");
     uint64_t start = trn_now_ns();
     status = trn_op_selftest(gpu, values->only, record, &tally, &console_hooks()->progress, err);
     if (status == TRN_OK) status = test_models(gpu, values->only, &tally, err);
