@@ -17,9 +17,16 @@ typedef struct candidates {
     size_t count;
 } candidates;
 
+/* Counts one step; false when none is left. */
+static bool spend(size_t *budget)
+{
+    if (*budget) (*budget)--;
+    return *budget > 0;
+}
+
 static bool has_tensors(const trn_pickle_value *dict, size_t *budget)
 {
-    for (size_t i = 0; i + 1 < dict->as.list.count && *budget; i += 2, (*budget)--)
+    for (size_t i = 0; i + 1 < dict->as.list.count && spend(budget); i += 2)
         if (trn_torch_is_tensor(dict->as.list.items[i + 1]) && trn_pickle_text(dict->as.list.items[i]))
             return true;
     return false;
@@ -31,7 +38,7 @@ static bool leads_to_tensors(const trn_pickle_value *value, int depth, size_t *b
 {
     if (value->kind != TRN_PICKLE_DICT) return false;
     if (has_tensors(value, budget)) return true;
-    for (size_t i = 0; depth > 0 && i + 1 < value->as.list.count && *budget; i += 2, (*budget)--)
+    for (size_t i = 0; depth > 0 && i + 1 < value->as.list.count && spend(budget); i += 2)
         if (trn_pickle_text(value->as.list.items[i]) &&
             leads_to_tensors(value->as.list.items[i + 1], depth - 1, budget))
             return true;
