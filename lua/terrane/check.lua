@@ -123,7 +123,8 @@ local function fail_value(where, field, item, value, wanted)
         near = did_you_mean(value, choice_names(field))
     end
     check.fail(where, not field.positional and field.name or nil, item,
-               format("%s is %s; wanted %s%s", label(field, item), check.show(value), wanted or check.want(field), near))
+               format("%s is %s; wanted %s%s", label(field, item), check.show(value), wanted or check.want(field),
+                      near))
 end
 
 -- ---- values ----
@@ -371,13 +372,11 @@ function check.handle(data)
         __metatable = false,
         __name = name,
         __index = function(_, key)
-            local text = format("recipe:%d: %s: its fields cannot be read back (%s)", host.line(), name, check.show(key))
-            error(text, 0)
+            error(format("recipe:%d: %s: its fields cannot be read back (%s)", host.line(), name, check.show(key)), 0)
         end,
         __newindex = function(_, key)
-            local text = format("recipe:%d: %s is finished; give %s inside its braces", host.line(), name,
-                                check.show(key))
-            error(text, 0)
+            error(format("recipe:%d: %s is finished; give %s inside its braces", host.line(), name,
+                         check.show(key)), 0)
         end,
     })
     checked[handle] = data

@@ -107,7 +107,8 @@ return {
     {
         name = "encoder", kind = "encoder",
         help = "One encoder. Every field that is not listed here is a setting of the model itself (for `rcf`: "
-            .. "features, cell, patch, seed; for `galileo-nano`: patch, month); a wrong one is answered with all there are.",
+            .. "features, cell, patch, seed; for `galileo-nano`: patch, month); a wrong one is answered with all "
+            .. "there are.",
         open = true,
         fields = {
             { name = "name", positional = true, type = "string", what = "the name of a model", required = true,
