@@ -1,58 +1,53 @@
-// Copies a box of up to six axes between two strided layouts: permute, slice, expand, concat.
-// Axis 0 is the innermost; unused outer axes have stride 0, and the extent of the outermost is not needed.
+// Copies a box of up to six axes between a dense and a strided layout: permute, slice, expand read by strides, concat
+// writes by them. Axis 0 is the innermost; the extent of the outermost is not needed. `shifts` holds five bits an axis.
 #version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
 #define SCALARS                                                                                               \
-    uint count, rank, in_start, out_start;                                                                    \
+    uint count, rank, start, scatter, shifts;                                                                 \
     uint dim0, dim1, dim2, dim3, dim4;                                                                        \
-    uint in0, in1, in2, in3, in4, in5;                                                                        \
-    uint out0, out1, out2, out3, out4, out5;
+    uint magic0, magic1, magic2, magic3, magic4;                                                              \
+    uint stride0, stride1, stride2, stride3, stride4, stride5;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
-const uint ITEMS = 4u;
 
-void step_axis(inout uint rest, inout uvec2 at, uint dim, uint in_stride, uint out_stride)
+// Takes the position along one axis off `rest` and adds its offset.
+uint step_axis(inout uint rest, uint axis, uint dim, uint magic, uint stride)
 {
-    uint outer = rest / dim;
-    at += (rest - outer * dim) * uvec2(in_stride, out_stride);
+    uint outer = divide(rest, magic, p.shifts >> (5u * axis) & 31u);
+    uint offset = (rest - outer * dim) * stride;
     rest = outer;
-}
-
-void copy(uint index)
-{
-    uint rest = index;
-    uvec2 at = uvec2(p.in_start, p.out_start), last = uvec2(p.in0, p.out0);
-    if (p.rank > 1u) {
-        step_axis(rest, at, p.dim0, p.in0, p.out0);
-        last = uvec2(p.in1, p.out1);
-    }
-    if (p.rank > 2u) {
-        step_axis(rest, at, p.dim1, p.in1, p.out1);
-        last = uvec2(p.in2, p.out2);
-    }
-    if (p.rank > 3u) {
-        step_axis(rest, at, p.dim2, p.in2, p.out2);
-        last = uvec2(p.in3, p.out3);
-    }
-    if (p.rank > 4u) {
-        step_axis(rest, at, p.dim3, p.in3, p.out3);
-        last = uvec2(p.in4, p.out4);
-    }
-    if (p.rank > 5u) {
-        step_axis(rest, at, p.dim4, p.in4, p.out4);
-        last = uvec2(p.in5, p.out5);
-    }
-    at += rest * last;
-    AT(y, at.y) = AT(x, at.x);
+    return offset;
 }
 
 void main()
 {
-    uint first = GROUP_INDEX * (128u * ITEMS) + gl_LocalInvocationID.x;
-    for (uint k = 0u; k < ITEMS; k++) {
-        uint index = first + k * 128u;
-        if (index < p.count) copy(index);
+    uint index = INVOCATION_INDEX;
+    if (index >= p.count) return;
+    uint rest = index, at = p.start, last = p.stride0;
+    if (p.rank > 1u) {
+        at += step_axis(rest, 0u, p.dim0, p.magic0, p.stride0);
+        last = p.stride1;
     }
+    if (p.rank > 2u) {
+        at += step_axis(rest, 1u, p.dim1, p.magic1, p.stride1);
+        last = p.stride2;
+    }
+    if (p.rank > 3u) {
+        at += step_axis(rest, 2u, p.dim2, p.magic2, p.stride2);
+        last = p.stride3;
+    }
+    if (p.rank > 4u) {
+        at += step_axis(rest, 3u, p.dim3, p.magic3, p.stride3);
+        last = p.stride4;
+    }
+    if (p.rank > 5u) {
+        at += step_axis(rest, 4u, p.dim4, p.magic4, p.stride4);
+        last = p.stride5;
+    }
+    at += rest * last;
+    uint from = p.scatter != 0u ? index : at, to = p.scatter != 0u ? at : index;
+    AT(y, to) = AT(x, from);
 }

@@ -73,27 +73,47 @@ static void box_copy(const box *b, const uint32_t *in, uint32_t *out)
     }
 }
 
+static bool is_dense(const box *b, int64_t start, const int64_t *strides)
+{
+    int64_t dense = 1;
+    bool same = start == 0;
+    for (int i = b->rank; i-- > 0; dense *= b->dim[i])
+        same = same && strides[i] == dense;
+    return same;
+}
+
+/* Boxes are walked along their dense side, which is the output of all but concat. */
 static trn_status box_lower(trn_lower *lower, const box *full, trn_tensor *in, trn_tensor *out,
                             trn_error *err)
 {
-    enum { ITEMS = 4, AXES = 6 };
+    enum { AXES = 6 };
     box b = box_simplify(full);
+    bool scatter = !is_dense(&b, b.out_start, b.out);
     int64_t count = box_count(&b);
+    const int64_t *strides = scatter ? b.out : b.in;
+    uint32_t magic[AXES - 1] = {0}, shift[AXES - 1] = {0}, shifts = 0;
     trn_step step = {.shader = "strided_copy.comp"};
+    if (scatter && !is_dense(&b, b.in_start, b.in))
+        return trn_fail(err, TRN_ERR_INTERNAL, "a copy is dense on neither side");
+    for (int i = 0; i < AXES - 1 && i < b.rank; i++) {
+        trn_divisor(b.dim[b.rank - 1 - i], &magic[i], &shift[i]);
+        shifts |= shift[i] << (5 * i);
+    }
     trn_step_read(&step, in);
     trn_step_write(&step, out);
     step.bytes = 8.0 * (double)count;
     trn_step_uint(&step, count);
     trn_step_uint(&step, TRN_MAX(b.rank, 1));
-    trn_step_uint(&step, b.in_start);
-    trn_step_uint(&step, b.out_start);
+    trn_step_uint(&step, scatter ? b.out_start : b.in_start);
+    trn_step_uint(&step, scatter);
+    trn_step_uint(&step, shifts);
     for (int i = 0; i < AXES - 1; i++)
         trn_step_uint(&step, i < b.rank ? b.dim[b.rank - 1 - i] : 1);
+    for (int i = 0; i < AXES - 1; i++)
+        trn_step_uint(&step, magic[i]);
     for (int i = 0; i < AXES; i++)
-        trn_step_uint(&step, i < b.rank ? b.in[b.rank - 1 - i] : 0);
-    for (int i = 0; i < AXES; i++)
-        trn_step_uint(&step, i < b.rank ? b.out[b.rank - 1 - i] : 0);
-    return trn_step_elements(lower, &step, (count + ITEMS - 1) / ITEMS, err);
+        trn_step_uint(&step, i < b.rank ? strides[b.rank - 1 - i] : 0);
+    return trn_step_elements(lower, &step, count, err);
 }
 
 static void copy_reference(const trn_node *node, const void *const *inputs, void *out)

@@ -29,6 +29,25 @@ void trn_step_float(trn_step *step, double value)
     step->scalars[step->scalar_count++].f = (float)value;
 }
 
+void trn_divisor(int64_t d, uint32_t *magic, uint32_t *shift)
+{
+    uint32_t bits = 0;
+    while ((int64_t)1 << bits < d)
+        bits++;
+    uint64_t rest = ((uint64_t)1 << bits) - (uint64_t)d;
+    *shift = bits;
+    *magic = (uint32_t)((rest << 32) / (uint64_t)d + 1);
+}
+
+void trn_step_divisor(trn_step *step, int64_t d)
+{
+    uint32_t magic, shift;
+    trn_divisor(d, &magic, &shift);
+    trn_step_uint(step, d);
+    trn_step_uint(step, magic);
+    trn_step_uint(step, shift);
+}
+
 trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err)
 {
     if (!step->variant) step->variant = "plain";
