@@ -84,6 +84,7 @@ void device_stats_json(trn_gpu *gpu, trn_text *out);
 
 typedef struct job_request {
     const trn_embed_job *job;
+    const trn_job_hooks *hooks;
     const char *device;
     bool explain, json;
 } job_request;

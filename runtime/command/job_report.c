@@ -38,7 +38,7 @@ static void print_json(trn_gpu *gpu, const trn_embed_result *result, trn_text *o
 static trn_status run_job(const job_request *request, trn_gpu *gpu, trn_text *out, trn_error *err)
 {
     trn_embed_result result;
-    trn_status status = trn_embed_run(request->job, gpu, console_hooks(), &result, err);
+    trn_status status = trn_embed_run(request->job, gpu, request->hooks, &result, err);
     if (status != TRN_OK) return status;
     console_progress_end();
     if (request->json) {
@@ -54,7 +54,7 @@ static trn_status run_job(const job_request *request, trn_gpu *gpu, trn_text *ou
 static trn_status explain_job(const job_request *request, trn_gpu *gpu, trn_text *out, trn_error *err)
 {
     trn_text text = {0};
-    trn_status status = trn_embed_explain(request->job, gpu, console_hooks(), &text, err);
+    trn_status status = trn_embed_explain(request->job, gpu, request->hooks, &text, err);
     if (status == TRN_OK && request->json) {
         trn_text_add(out, "{\"ok\": true, \"explain\": ");
         trn_text_json(out, trn_text_get(&text));
@@ -71,7 +71,8 @@ trn_status job_request_run(const job_request *request, trn_error *err)
     trn_text out = {0};
     trn_gpu *gpu = NULL;
     /* what can be found wrong without a device is found first */
-    trn_status status = trn_embed_check(request->job, NULL, err);
+    const trn_job_hooks silent = {.blame = request->hooks->blame, .user = request->hooks->user};
+    trn_status status = trn_embed_check(request->job, &silent, err);
     if (status == TRN_OK) status = device_open(request->device, &gpu, err);
     if (status == TRN_OK)
         status = request->explain ? explain_job(request, gpu, &out, err) : run_job(request, gpu, &out, err);

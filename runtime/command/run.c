@@ -78,23 +78,52 @@ static trn_status print_parameters(const trn_command *command, const char *path,
     return status;
 }
 
-static trn_status run_recipe(const run_values *values, const trn_recipe *recipe, trn_error *err)
+/* Which of the recipe's constructors a failure is about. */
+typedef struct blamed {
+    bool known;
+    trn_recipe_part part;
+    size_t index;
+} blamed;
+
+static void blame(void *user, trn_job_part part, size_t index)
+{
+    static const trn_recipe_part parts[] = {
+        [TRN_JOB_WHOLE] = TRN_RECIPE_EMBED,
+        [TRN_JOB_SCENE] = TRN_RECIPE_SCENE,
+        [TRN_JOB_ENCODER] = TRN_RECIPE_ENCODER,
+        [TRN_JOB_EXPORT] = TRN_RECIPE_EXPORT,
+    };
+    *(blamed *)user = (blamed){true, parts[part], index};
+}
+
+static void put_place(const trn_recipe *recipe, const blamed *fault, trn_error *err)
+{
+    if (!fault->known) return;
+    trn_text place = {0};
+    trn_recipe_place(recipe, fault->part, fault->index, NULL, &place);
+    if (place.length) trn_wrap(err, "%s", place.data);
+    trn_text_free(&place);
+}
+
+static trn_status run_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
+                             trn_error *err)
 {
     trn_embed_job job = *trn_recipe_job(recipe);
     char *folder = values->out ? NULL : default_folder(values->common.words.items[0]);
     if (!values->out && !folder) return trn_fail_memory(err, 0, "the name of the output folder");
     job.out_dir = values->out ? values->out : folder;
     if (values->memory_limit) job.memory_limit = values->memory_limit;
-    job_request request = {&job, values->device, values->explain, values->common.json};
+    job_request request = {&job, hooks, values->device, values->explain, values->common.json};
     trn_status status = job_request_run(&request, err);
     free(folder);
     return status;
 }
 
-static trn_status check_recipe(const run_values *values, const trn_recipe *recipe, trn_error *err)
+static trn_status check_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
+                               trn_error *err)
 {
     const trn_embed_job *job = trn_recipe_job(recipe);
-    trn_status status = trn_embed_check(job, console_hooks(), err);
+    trn_status status = trn_embed_check(job, hooks, err);
     if (status != TRN_OK) return status;
     trn_text out = {0};
     if (values->common.json) {
@@ -116,14 +145,19 @@ static trn_status load_and(const trn_command *command, void *user, trn_error *er
     const run_values *values = user;
     const char *path = values->common.words.items[0];
     trn_recipe *recipe = NULL;
+    blamed fault = {0};
+    trn_job_hooks hooks = *console_hooks();
+    hooks.blame = blame;
+    hooks.user = &fault;
     trn_status status = trn_recipe_load(path, values->sets.items, values->sets.count, NULL, &recipe, err);
     if (status != TRN_OK) return status;
     if (values->common.help)
         status = print_parameters(command, path, recipe, err);
     else if (command == &run_command)
-        status = run_recipe(values, recipe, err);
+        status = run_recipe(values, recipe, &hooks, err);
     else
-        status = check_recipe(values, recipe, err);
+        status = check_recipe(values, recipe, &hooks, err);
+    if (status != TRN_OK) put_place(recipe, &fault, err);
     trn_recipe_destroy(recipe);
     return status;
 }

@@ -50,20 +50,27 @@ static trn_status check_extra(const char *text, trn_error *err)
     return object ? TRN_OK : trn_fail(err, TRN_ERR_ARGUMENT, "result_extra is not the text of a JSON object");
 }
 
-trn_status job_check_outputs(const trn_embed_job *job, trn_error *err)
+static trn_status check_output(const trn_embed_job *job, size_t i, trn_error *err)
+{
+    const char *name = job->exports[i].path;
+    if (!known_extension(name))
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "output '%s': unknown extension; use .tif, .tiff, .npy or .png", name);
+    for (size_t k = 0; k < i; k++)
+        if (!strcmp(name, job->exports[k].path))
+            return trn_fail(err, TRN_ERR_ARGUMENT, "output '%s' is named twice", name);
+    return check_not_input(job, name, err);
+}
+
+trn_status job_check_outputs(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err)
 {
     if (job->result_extra && check_extra(job->result_extra, err) != TRN_OK) return TRN_ERR_ARGUMENT;
-    if (!job->export_count)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "the job writes nothing: name an output (.tif, .npy or .png)");
+    if (!job->export_count) {
+        trn_fail(err, TRN_ERR_ARGUMENT, "the job writes nothing: name an output (.tif, .npy or .png)");
+        return job_blame(hooks, TRN_ERR_ARGUMENT, TRN_JOB_WHOLE, 0);
+    }
     for (size_t i = 0; i < job->export_count; i++) {
-        const char *name = job->exports[i].path;
-        if (!known_extension(name))
-            return trn_fail(err, TRN_ERR_ARGUMENT,
-                            "output '%s': unknown extension; use .tif, .tiff, .npy or .png", name);
-        for (size_t k = 0; k < i; k++)
-            if (!strcmp(name, job->exports[k].path))
-                return trn_fail(err, TRN_ERR_ARGUMENT, "output '%s' is named twice", name);
-        trn_status status = check_not_input(job, name, err);
+        trn_status status = job_blame(hooks, check_output(job, i, err), TRN_JOB_EXPORT, i);
         if (status != TRN_OK) return status;
     }
     return TRN_OK;
@@ -73,10 +80,10 @@ trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err)
 {
     for (size_t i = 0; i < plan->job->export_count && plan->images; i++) {
         const char *name = plan->job->exports[i].path;
-        if (strcasecmp(trn_path_extension(name), "npy") != 0)
-            return trn_fail(
-                err, TRN_ERR_ARGUMENT,
-                "output '%s': vectors of single images have no place on a map; write them to .npy", name);
+        if (!strcasecmp(trn_path_extension(name), "npy")) continue;
+        trn_fail(err, TRN_ERR_ARGUMENT,
+                 "output '%s': vectors of single images have no place on a map; write them to .npy", name);
+        return job_blame(plan->hooks, TRN_ERR_ARGUMENT, TRN_JOB_EXPORT, i);
     }
     return TRN_OK;
 }
@@ -84,7 +91,7 @@ trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err)
 trn_status trn_embed_check(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err)
 {
     job_plan plan;
-    trn_status status = job_check_outputs(job, err);
+    trn_status status = job_check_outputs(job, hooks, err);
     if (status == TRN_OK) status = job_plan_create(&plan, job, hooks, err);
     if (status != TRN_OK) return status;
     status = job_check_plan_outputs(&plan, err);

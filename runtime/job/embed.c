@@ -247,7 +247,7 @@ trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_h
     trn_embed_result figures;
     uint64_t start = trn_now_ns();
     *result = (trn_embed_result){0};
-    trn_status status = job_check_outputs(job, err);
+    trn_status status = job_check_outputs(job, hooks, err);
     if (status == TRN_OK) status = job_plan_create(&run.plan, job, hooks, err);
     if (status != TRN_OK) return status;
     status = prepare(&run, gpu, err);

@@ -85,7 +85,7 @@ trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_j
 {
     job_plan plan;
     job_engine engine = {0};
-    trn_status status = job_check_outputs(job, err);
+    trn_status status = job_check_outputs(job, hooks, err);
     if (status == TRN_OK) status = job_plan_create(&plan, job, hooks, err);
     if (status != TRN_OK) return status;
     status = job_check_plan_outputs(&plan, err);

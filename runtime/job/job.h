@@ -77,9 +77,14 @@ typedef struct trn_embed_job {
     bool no_result;           /* no result.json (the one-liner) */
 } trn_embed_job;
 
+typedef enum trn_job_part { TRN_JOB_WHOLE, TRN_JOB_SCENE, TRN_JOB_ENCODER, TRN_JOB_EXPORT } trn_job_part;
+
 typedef struct trn_job_hooks {
     trn_progress progress;
     void (*note)(void *user, trn_log_level level, const char *text); /* load reports, warnings */
+    /* Called once before a call fails, when a part of the description is at fault; index: which encoder or
+     * export. So that a recipe can say which of its lines that is. */
+    void (*blame)(void *user, trn_job_part part, size_t index);
     void *user;
 } trn_job_hooks;
 

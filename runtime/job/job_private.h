@@ -64,10 +64,13 @@ void job_plan_destroy(job_plan *plan);
 void job_plan_note(const job_plan *plan, const char *fmt, ...) TRN_PRINTF(2, 3);
 trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
 
+/* Tells the hooks which part of the description is at fault when status is a failure; returns status. */
+trn_status job_blame(const trn_job_hooks *hooks, trn_status status, trn_job_part part, size_t index);
+
 /* ---- check.c ---- */
 
 /* Names of outputs: known formats, each once, none of them an input. */
-trn_status job_check_outputs(const trn_embed_job *job, trn_error *err);
+trn_status job_check_outputs(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err);
 /* Formats that suit what the plan gives. */
 trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err);
 
@@ -103,7 +106,8 @@ typedef struct read_batch {
     int used; /* slots that hold windows */
 } read_batch;
 
-/* Reads windows ahead on a thread of its own, in order. The plan's scene belongs to it until job_reader_destroy.
+/* Reads windows ahead on a thread of its own, in order. The plan's scene belongs to it until
+ * job_reader_destroy.
  */
 typedef struct window_reader window_reader;
 trn_status job_reader_create(const job_plan *plan, int batch, window_reader **out, trn_error *err);

@@ -31,6 +31,12 @@ trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, 
     return TRN_OK;
 }
 
+trn_status job_blame(const trn_job_hooks *hooks, trn_status status, trn_job_part part, size_t index)
+{
+    if (status != TRN_OK && hooks && hooks->blame) hooks->blame(hooks->user, part, index);
+    return status;
+}
+
 /* ---- the scene ---- */
 
 static trn_status plan_paths(job_plan *plan, trn_error *err)
@@ -243,7 +249,7 @@ static trn_status plan_encoders(job_plan *plan, trn_error *err)
     plan->handles = trn_arena_array(plan->arena, job->encoder_count, sizeof(trn_encoder *));
     if (!plan->encoders || !plan->handles) return trn_fail_memory(err, sizeof(planned_encoder), "encoders");
     for (size_t i = 0; i < job->encoder_count; i++) {
-        trn_status status = plan_encoder(plan, i, err);
+        trn_status status = job_blame(plan->hooks, plan_encoder(plan, i, err), TRN_JOB_ENCODER, i);
         if (status != TRN_OK) return status;
     }
     return plan_union(plan, err);
@@ -361,10 +367,12 @@ trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_j
         status = trn_fail_memory(err, sizeof(job_plan), "the plan of the job");
         goto fail;
     }
-    status = plan_scene(plan, err);
+    status = job_blame(hooks, plan_scene(plan, err), TRN_JOB_SCENE, 0);
     if (status == TRN_OK) status = plan_encoders(plan, err);
-    if (status == TRN_OK)
+    if (status == TRN_OK) {
         status = plan->images ? plan_image_windows(plan, err) : plan_scene_windows(plan, err);
+        job_blame(hooks, status, plan->images ? TRN_JOB_SCENE : TRN_JOB_WHOLE, 0);
+    }
     if (status == TRN_OK) status = job_units_plan(plan, err);
     if (status == TRN_OK) return TRN_OK;
 fail:

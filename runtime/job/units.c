@@ -119,7 +119,8 @@ trn_status job_units_plan(job_plan *plan, trn_error *err)
                             band->file, band->name, band->scale, band->offset);
     }
     for (size_t i = 0; i < plan->encoder_count; i++) {
-        trn_status status = plan_member(plan, &plan->encoders[i], err);
+        trn_status status =
+            job_blame(plan->hooks, plan_member(plan, &plan->encoders[i], err), TRN_JOB_ENCODER, i);
         if (status != TRN_OK) return status;
     }
     return TRN_OK;
@@ -204,7 +205,8 @@ trn_status job_units_check_range(const job_plan *plan, const job_samples *sample
     for (size_t i = 0; i < plan->encoder_count && samples->count; i++) {
         const planned_encoder *member = &plan->encoders[i];
         if (member->spec->unit == TRN_UNIT_ANY || member->wish->normalize != TRN_NORMALIZE_MODEL) continue;
-        trn_status status = check_member(plan, member, samples, err);
+        trn_status status =
+            job_blame(plan->hooks, check_member(plan, member, samples, err), TRN_JOB_ENCODER, i);
         if (status != TRN_OK) return status;
     }
     return TRN_OK;
