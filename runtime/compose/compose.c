@@ -78,7 +78,7 @@ static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, doub
         return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, (int)whole, (int)whole);
     double shift = (0.5 * cell - offset) / stride - 0.5;
     trn_resize_desc desc = {.mode = TRN_RESIZE_BILINEAR,
-                            .antialias = ratio > 1,
+                            .antialias = ratio >= 2,
                             .scale = {ratio, ratio},
                             .offset = {shift, shift}};
     return trn_resize2d(graph, grid, 1, n, n, &desc);
