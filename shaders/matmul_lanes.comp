@@ -27,20 +27,9 @@
 #define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Float, y) EXTRA_BUFFERS(B)
 #define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part; EXTRA_SCALARS
 #include "terrane.glsl"
+#include "wide.glsl"
 
 layout(local_size_x = SG) in;
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer WideRef { u64vec4 at; };
-
-void load8(uint64_t address, out float v[8])
-{
-    u64vec4 wide = WideRef(address).at;
-    [[unroll]] for (int i = 0; i < 4; i++) {
-        vec2 pair = uintBitsToFloat(unpackUint2x32(wide[i]));
-        v[2 * i] = pair.x;
-        v[2 * i + 1] = pair.y;
-    }
-}
-
 void main()
 {
     uint lane = gl_SubgroupInvocationID;
@@ -72,7 +61,7 @@ void main()
     for (uint k = part; k < k_end; k += 8u) {
         float av[TM / SG][8];
         [[unroll]] for (int i = 0; i < TM / SG; i++) {
-            load8(a_at[i], av[i]);
+            LOAD8(a_at[i], av[i], 0)
             a_at[i] += 32ul;
             // what lies behind the end may be anything
             [[unroll]] for (int kk = 0; kk < 8; kk++) av[i][kk] = k + kk < k_end ? av[i][kk] : 0.0;
@@ -80,7 +69,7 @@ void main()
 #ifndef B_ROWS
         float bv[TN][8];
         [[unroll]] for (int j = 0; j < TN; j++) {
-            load8(b_at[j], bv[j]);
+            LOAD8(b_at[j], bv[j], 0)
             b_at[j] += 32ul;
             [[unroll]] for (int kk = 0; kk < 8; kk++) bv[j][kk] = k + kk < k_end ? bv[j][kk] : 0.0;
         }
@@ -88,7 +77,7 @@ void main()
         [[unroll]] for (int kk = 0; kk < 8; kk++) {
 #ifdef B_ROWS
             float bv[8];
-            load8(b_at, bv);
+            LOAD8(b_at, bv, 0)
             b_at += k + kk + 1u < k_end ? 4ul * p.N : 0ul;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {

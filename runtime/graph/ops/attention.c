@@ -1,0 +1,458 @@
+/* attention: softmax(scale q k^T + mask) v per head, fused: the scores of a layer are never stored. */
+#include "ops.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern const trn_op trn_op_attention;
+
+enum {
+    MAX_HEAD = 256,
+    KEPT_HEAD = 64,      /* heads up to here keep their queries in registers */
+    LOOP_ROUNDS = 60000, /* rounds of one invocation that every driver grants, less those of the end */
+};
+enum { Q, K, V, LAYOUT, MASK, INPUTS }; /* of the node */
+
+typedef struct attention_attr {
+    trn_attention_desc desc;
+} attention_attr;
+
+static const trn_attention_desc *desc_of(const trn_node *node)
+{
+    return &((const attention_attr *)(const void *)node->attr)->desc;
+}
+
+/* ---- building ---- */
+
+/* Whether every element the layout names lies in the tensor. */
+static bool layout_fits(const trn_heads_layout *at, const trn_attention_desc *d, int rows,
+                        const trn_tensor *tensor)
+{
+    if (at->offset < 0 || at->outer < 0 || at->window < 0 || at->head < 0 || at->row < 0) return false;
+    if (TRN_MAX(TRN_MAX(at->outer, at->window), TRN_MAX(at->head, TRN_MAX(at->row, at->offset))) > INT32_MAX)
+        return false;
+    double last = (double)at->offset + (double)at->outer * (d->outer - 1) +
+                  (double)at->window * (d->windows - 1) + (double)at->head * (d->heads - 1) +
+                  (double)at->row * (rows - 1) + d->head_size - 1;
+    return last < (double)tensor->count;
+}
+
+/* The message of what is wrong with a description, or NULL. */
+static const char *desc_fault(const trn_attention_desc *d, trn_tensor *const inputs[INPUTS])
+{
+    trn_tensor out = {.count = trn_shape_count(&d->out_shape)};
+    if (d->outer < 1 || d->windows < 1 || d->heads < 1 || d->queries < 1 || d->keys < 1)
+        return "every size must be at least 1";
+    if (d->head_size < 1 || d->head_size > MAX_HEAD) return "the head size must be 1 to 256";
+    for (int i = Q; i <= V; i++) {
+        if (inputs[i]->type != TRN_F32) return "q, k and v must be float";
+    }
+    if (!layout_fits(&d->q, d, d->queries, inputs[Q])) return "the layout of q leads outside it";
+    if (!layout_fits(&d->k, d, d->keys, inputs[K])) return "the layout of k leads outside it";
+    if (!layout_fits(&d->v, d, d->keys, inputs[V])) return "the layout of v leads outside it";
+    if (!layout_fits(&d->out, d, d->queries, &out)) return "the layout of the output leads outside it";
+    double written = (double)d->outer * d->windows * d->heads * d->queries * d->head_size;
+    if (written != (double)out.count) return "the output's shape has not one element per query and channel";
+    const trn_tensor *mask = inputs[MASK];
+    if (mask && (mask->type != TRN_F32 || mask->shape.ndim != 2 || mask->shape.dim[0] != d->outer ||
+                 mask->shape.dim[1] != d->keys))
+        return "the key mask must be float, [outer, keys]";
+    return NULL;
+}
+
+static trn_tensor *layout_constant(trn_graph *graph, const trn_attention_desc *d)
+{
+    const trn_heads_layout *all[] = {&d->q, &d->k, &d->v, &d->out};
+    int32_t values[20];
+    for (int i = 0; i < 4; i++) {
+        const int64_t parts[] = {all[i]->offset, all[i]->outer, all[i]->window, all[i]->head, all[i]->row};
+        for (int j = 0; j < 5; j++)
+            values[5 * i + j] = (int32_t)parts[j];
+    }
+    return trn_constant_int(graph, "attention layout", TRN_SHAPE(20), values);
+}
+
+trn_tensor *trn_attention(trn_graph *graph, trn_tensor *q, trn_tensor *k, trn_tensor *v, trn_tensor *key_mask,
+                          const trn_attention_desc *desc)
+{
+    if (!q || !k || !v) return NULL;
+    trn_tensor *inputs[INPUTS] = {[Q] = q, [K] = k, [V] = v, [MASK] = key_mask};
+    const char *fault = desc_fault(desc, inputs);
+    if (fault) return trn_graph_fail(graph, "attention: %s", fault);
+    inputs[LAYOUT] = layout_constant(graph, desc);
+    if (!inputs[LAYOUT]) return NULL;
+    trn_node *node = trn_node_add(graph, &trn_op_attention, inputs, INPUTS, TRN_F32, desc->out_shape);
+    if (!node) return NULL;
+    trn_attention_desc *own = &((attention_attr *)(void *)node->attr)->desc;
+    *own = *desc;
+    if (own->scale == 0) own->scale = (float)(1 / sqrt(desc->head_size));
+    return node->out;
+}
+
+/* B, N and the width of q of a packed qkv; false after failing the graph. */
+static bool unpack_qkv(trn_graph *graph, const trn_tensor *qkv, int heads, const char *op, int64_t size[3])
+{
+    char text[128];
+    bool fits = qkv->shape.ndim == 3 && heads > 0 && qkv->shape.dim[2] % (3 * (int64_t)heads) == 0;
+    if (!fits) {
+        trn_graph_fail(graph, "%s: qkv %s is not [batch, tokens, 3 * %d heads * head size]", op,
+                       trn_shape_text(&qkv->shape, text), heads);
+        return false;
+    }
+    size[0] = qkv->shape.dim[0];
+    size[1] = qkv->shape.dim[1];
+    size[2] = qkv->shape.dim[2] / 3;
+    return true;
+}
+
+/* Attention over windows whose index is the fastest part of a token's; queries [B,M,C] lie in q at q_row
+ * steps. */
+static trn_tensor *window_attention(trn_graph *graph, trn_tensor *q, int64_t q_row, int64_t m,
+                                    trn_tensor *qkv, const int64_t size[3], int heads, int windows,
+                                    trn_tensor *key_mask)
+{
+    int64_t b = size[0], n = size[1], c = size[2], d = c / heads, w = windows;
+    trn_heads_layout keys = {.offset = c, .outer = n * 3 * c, .window = 3 * c, .head = d, .row = w * 3 * c},
+                     values = keys;
+    values.offset = 2 * c;
+    trn_attention_desc desc = {
+        .outer = (int)b,
+        .windows = windows,
+        .heads = heads,
+        .queries = (int)(m / w),
+        .keys = (int)(n / w),
+        .head_size = (int)d,
+        .q = {.outer = m * q_row, .window = q_row, .head = d, .row = w * q_row},
+        .k = keys,
+        .v = values,
+        .out = {.outer = m * c, .window = c, .head = d, .row = w * c},
+        .out_shape = TRN_SHAPE(b, m, c),
+    };
+    return trn_attention(graph, q, qkv, qkv, key_mask, &desc);
+}
+
+trn_tensor *trn_self_attention(trn_graph *graph, trn_tensor *qkv, int heads, trn_tensor *key_mask)
+{
+    int64_t size[3];
+    if (!qkv || !unpack_qkv(graph, qkv, heads, "self attention", size)) return NULL;
+    return window_attention(graph, qkv, 3 * size[2], size[1], qkv, size, heads, 1, key_mask);
+}
+
+trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows, int pool)
+{
+    int64_t size[3];
+    if (!qkv || !unpack_qkv(graph, qkv, heads, "mask unit attention", size)) return NULL;
+    if (windows < 1 || pool < 1 || size[1] % ((int64_t)windows * pool) != 0)
+        return trn_graph_fail(graph, "mask unit attention: %lld tokens are no %d windows of a multiple of %d",
+                              (long long)size[1], windows, pool);
+    if (pool == 1) return window_attention(graph, qkv, 3 * size[2], size[1], qkv, size, heads, windows, NULL);
+    /* groups of the pool are the slowest part of a token's index: [B, pool, N/pool, C], the largest over the
+     * pool */
+    int64_t m = size[1] / pool, c = size[2];
+    trn_tensor *q = trn_reshape(graph, trn_slice(graph, qkv, 2, 0, c), TRN_SHAPE(size[0], pool, m, c));
+    q = trn_reduce(graph, q, 1, TRN_REDUCE_MAX, false);
+    return window_attention(graph, q, c, m, qkv, size, heads, windows, NULL);
+}
+
+/* ---- reference ---- */
+
+static int64_t place(const trn_heads_layout *at, int outer, int window, int head)
+{
+    return at->offset + outer * at->outer + window * at->window + head * at->head;
+}
+
+/* One query: scores is room for a row of keys. */
+static void reference_query(const trn_attention_desc *d, const float *q, const float *k, const float *v,
+                            const float *mask, double *scores, float *out)
+{
+    double largest = -DBL_MAX, total = 0;
+    for (int j = 0; j < d->keys; j++) {
+        double s = 0;
+        for (int c = 0; c < d->head_size; c++)
+            s += (double)q[c] * (double)k[j * d->k.row + c];
+        scores[j] = s * (double)d->scale;
+        if (!mask || mask[j] > 0.5F) largest = fmax(largest, scores[j]);
+    }
+    for (int j = 0; j < d->keys; j++) {
+        scores[j] = !mask || mask[j] > 0.5F ? exp(scores[j] - largest) : 0;
+        total += scores[j];
+    }
+    for (int c = 0; c < d->head_size; c++) {
+        double sum = 0;
+        for (int j = 0; j < d->keys; j++)
+            sum += scores[j] * (double)v[j * d->v.row + c];
+        out[c] = total > 0 ? (float)(sum / total) : 0.0F;
+    }
+}
+
+static void reference(const trn_node *node, const void *const *inputs, void *out)
+{
+    const trn_attention_desc *d = desc_of(node);
+    const float *q = inputs[Q], *k = inputs[K], *v = inputs[V], *mask = inputs[MASK];
+    double *scores = malloc((size_t)d->keys * sizeof *scores);
+    int64_t groups = (int64_t)d->outer * d->windows * d->heads;
+    for (int64_t g = 0; scores && g < groups; g++) {
+        int head = (int)(g % d->heads), window = (int)(g / d->heads % d->windows);
+        int outer = (int)(g / d->heads / d->windows);
+        const float *q_at = q + place(&d->q, outer, window, head),
+                    *k_at = k + place(&d->k, outer, window, head);
+        const float *v_at = v + place(&d->v, outer, window, head);
+        float *out_at = (float *)out + place(&d->out, outer, window, head);
+        for (int i = 0; i < d->queries; i++)
+            reference_query(d, q_at + i * d->q.row, k_at, v_at, mask ? mask + (int64_t)outer * d->keys : NULL,
+                            scores, out_at + i * d->out.row);
+    }
+    if (!scores)
+        memset(out, 0xff, (size_t)node->out->count * sizeof(float)); /* not numbers: never taken for right */
+    free(scores);
+}
+
+static void cost(const trn_node *node, double *flops, double *bytes)
+{
+    const trn_attention_desc *d = desc_of(node);
+    double groups = (double)d->outer * d->windows * d->heads;
+    *flops = 4.0 * groups * d->queries * (double)d->keys * d->head_size;
+    *bytes = 4.0 * groups * d->head_size * (2.0 * d->queries + 2.0 * d->keys);
+}
+
+static void describe(const trn_node *node, trn_text *out)
+{
+    const trn_attention_desc *d = desc_of(node);
+    trn_text_printf(out, "%d x %d windows x %d heads of %d: %d queries by %d keys%s", d->outer, d->windows,
+                    d->heads, d->head_size, d->queries, d->keys, node->inputs[MASK] ? ", key mask" : "");
+}
+
+/* ---- kernels ---- */
+
+static bool say(char why_not[128], const char *reason)
+{
+    snprintf(why_not, 128, "%s", reason ? reason : "");
+    return !reason;
+}
+
+static bool lanes_applies(const trn_gpu *gpu, char why_not[128])
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    uint32_t sg = info->subgroup_size;
+    if (trn_gpu_disabled("lanes")) return say(why_not, "switched off by TERRANE_DISABLE");
+    if (info->type != TRN_DEVICE_CPU) return say(why_not, "for CPU drivers");
+    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !info->int64)
+        return say(why_not, "needs buffer addresses");
+    if (!info->subgroup_shuffle) return say(why_not, "needs subgroup shuffles");
+    return say(why_not, sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
+}
+
+static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    if (info->max_invocations < 128) return say(why_not, "needs work groups of 128");
+    return say(why_not, info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
+}
+
+static const trn_variant variants[] = {
+    {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory", lanes_applies},
+    {"tiles", "keys and values through shared memory", tiles_applies},
+};
+
+static void macro(trn_lower *lower, trn_step *step, const char *name, int value)
+{
+    step->macros[step->macro_count++] = (trn_macro){name, trn_lower_printf(lower, "%d", value)};
+}
+
+/* rounds: of one invocation, per block of keys_at_once keys */
+static trn_status add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
+                           int keys_at_once, int rounds, trn_error *err)
+{
+    const trn_attention_desc *d = desc_of(node);
+    bool limited = trn_lower_device(lower)->quirks & TRN_QUIRK_LOOP_LIMIT;
+    if (limited && (int64_t)(d->keys + keys_at_once - 1) / keys_at_once * rounds > LOOP_ROUNDS)
+        return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                        "attention over %d keys is too long for this driver, whose loops end after 65535 "
+                        "rounds: use smaller "
+                        "tiles or a newer driver",
+                        d->keys);
+    int blocks = (d->queries + queries_at_once - 1) / queries_at_once;
+    for (int i = Q; i <= LAYOUT; i++)
+        trn_step_read(step, node->inputs[i]);
+    trn_step_write(step, trn_lower_output(lower, node));
+    if (node->inputs[MASK]) {
+        trn_step_read(step, node->inputs[MASK]);
+        macro(lower, step, "MASK", 1);
+    }
+    macro(lower, step, "HEAD", d->head_size);
+    const int scalars[] = {d->windows, d->heads, d->queries, d->keys, blocks};
+    for (size_t i = 0; i < TRN_COUNT(scalars); i++)
+        trn_step_uint(step, scalars[i]);
+    trn_step_float(step, (double)d->scale);
+    cost(node, &step->flops, &step->bytes);
+    trn_lower_groups(step, (int64_t)d->outer * d->windows * d->heads * blocks);
+    return trn_lower_step(lower, step, err);
+}
+
+static trn_status lower_lanes(trn_lower *lower, const trn_node *node, trn_error *err)
+{
+    const trn_device_info *info = trn_lower_device(lower);
+    const trn_attention_desc *d = desc_of(node);
+    int lanes = (int)info->subgroup_size, queries = TRN_MAX(8, lanes);
+    bool kept = d->head_size <= KEPT_HEAD;
+    trn_step step = {.shader = "attention_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
+    if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
+    macro(lower, &step, "SG", lanes);
+    macro(lower, &step, "TM", queries);
+    if (kept) macro(lower, &step, "Q_KEPT", 1);
+    return add_step(lower, node, &step, queries, lanes, kept ? 1 : 1 + (d->head_size + 7) / 8, err);
+}
+
+static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error *err)
+{
+    enum { LOCAL = 128 };
+    const trn_device_info *info = trn_lower_device(lower);
+    const trn_attention_desc *d = desc_of(node);
+    int bq = d->queries <= 8 ? 8 : 16, bk = 32, row = d->head_size + 1;
+    uint32_t room = TRN_MIN(info->shared_memory_bytes, 32768U);
+    while (bk > 8 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
+        bk /= 2;
+    while (bq > 4 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
+        bq /= 2;
+    trn_step step = {.shader = "attention_tiles.comp", .variant = "tiles", .reason = "shared memory"};
+    macro(lower, &step, "LOCAL", LOCAL);
+    macro(lower, &step, "BQ", bq);
+    macro(lower, &step, "BK", bk);
+    int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
+    return add_step(lower, node, &step, bq, bk, 1 + 2 * loads + d->head_size + bk, err);
+}
+
+static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_error *err)
+{
+    char why_not[128];
+    if (lanes_applies(trn_lower_gpu(lower), why_not)) return lower_lanes(lower, node, err);
+    if (tiles_applies(trn_lower_gpu(lower), why_not)) return lower_tiles(lower, node, err);
+    return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
+                    trn_lower_device(lower)->name, why_not);
+}
+
+/* ---- cases ---- */
+
+static trn_tensor *qkv_input(trn_graph *graph, int64_t b, int64_t n, int64_t c)
+{
+    return trn_input(graph, "qkv*3", TRN_F32, TRN_SHAPE(b, n, 3 * c));
+}
+
+static void case_self(trn_graph *graph, int b, int n, int heads, int head_size)
+{
+    trn_tensor *qkv = qkv_input(graph, b, n, heads * head_size);
+    trn_output_add(graph, "y", trn_self_attention(graph, qkv, heads, NULL));
+}
+
+static void case_vit(trn_graph *graph)
+{
+    case_self(graph, 2, 37, 3, 64);
+}
+
+static void case_one_token(trn_graph *graph)
+{
+    case_self(graph, 1, 1, 1, 1);
+}
+
+static void case_odd_head(trn_graph *graph)
+{
+    case_self(graph, 1, 19, 2, 13);
+}
+
+static void case_head_80(trn_graph *graph)
+{
+    case_self(graph, 1, 23, 2, 80);
+}
+
+static void case_head_96(trn_graph *graph)
+{
+    case_self(graph, 1, 9, 1, 96);
+}
+
+static void case_head_256(trn_graph *graph)
+{
+    case_self(graph, 1, 18, 1, 256);
+}
+
+static void case_long(trn_graph *graph)
+{
+    case_self(graph, 1, 300, 1, 32);
+}
+
+/* Mask with about half of the keys hidden, and one sample with all. */
+static void case_mask(trn_graph *graph)
+{
+    enum { BATCH = 3, TOKENS = 21 };
+    float mask[BATCH * TOKENS];
+    for (int i = 0; i < BATCH * TOKENS; i++)
+        mask[i] = i < TOKENS ? (float)(i % 2) : i < 2 * TOKENS ? 0.0F : (float)(i % 5 > 1);
+    trn_tensor *hidden = trn_constant(graph, "mask", TRN_SHAPE(BATCH, TOKENS), mask);
+    trn_tensor *qkv = qkv_input(graph, BATCH, TOKENS, 2 * 16);
+    trn_output_add(graph, "y", trn_self_attention(graph, qkv, 2, hidden));
+}
+
+static void case_large_scores(trn_graph *graph)
+{
+    trn_tensor *qkv = trn_input(graph, "qkv*40", TRN_F32, TRN_SHAPE(1, 26, 3 * 24));
+    trn_output_add(graph, "y", trn_self_attention(graph, qkv, 1, NULL));
+}
+
+static void case_units(trn_graph *graph)
+{
+    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 5 * 16, 2 * 12), 2, 5, 1));
+}
+
+static void case_pooled_units(trn_graph *graph)
+{
+    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 3 * 24, 2 * 12), 2, 3, 4));
+}
+
+/* Queries of another tensor, scale given: cross attention. */
+static void case_cross(trn_graph *graph)
+{
+    trn_tensor *q = trn_input(graph, "q*3", TRN_F32, TRN_SHAPE(2, 5, 28));
+    trn_tensor *k = trn_input(graph, "k*3", TRN_F32, TRN_SHAPE(2, 17, 28));
+    trn_tensor *v = trn_input(graph, "v", TRN_F32, TRN_SHAPE(2, 17, 28));
+    trn_attention_desc desc = {.outer = 2,
+                               .windows = 1,
+                               .heads = 2,
+                               .queries = 5,
+                               .keys = 17,
+                               .head_size = 14,
+                               .scale = 0.7F,
+                               .q = {.outer = 5 * 28, .head = 14, .row = 28},
+                               .k = {.outer = 17 * 28, .head = 14, .row = 28},
+                               .v = {.outer = 17 * 28, .head = 14, .row = 28},
+                               .out = {.outer = 5 * 28, .head = 14, .row = 28},
+                               .out_shape = TRN_SHAPE(2, 5, 28)};
+    trn_output_add(graph, "y", trn_attention(graph, q, k, v, NULL, &desc));
+}
+
+static const trn_op_case cases[] = {
+    {"self, head 64", case_vit, 0},
+    {"one token", case_one_token, 0},
+    {"head 13", case_odd_head, 0},
+    {"head 80", case_head_80, 0},
+    {"head 96", case_head_96, 0},
+    {"head 256", case_head_256, 0},
+    {"300 tokens", case_long, 0},
+    {"key mask", case_mask, 0},
+    {"large scores", case_large_scores, 1e-4},
+    {"mask units", case_units, 0},
+    {"mask units, pooled queries", case_pooled_units, 0},
+    {"cross attention, scale given", case_cross, 0},
+};
+
+const trn_op trn_op_attention = {
+    .name = "attention",
+    .reference = reference,
+    .lower = lower_attention,
+    .cost = cost,
+    .describe = describe,
+    .variants = variants,
+    .variant_count = (int)TRN_COUNT(variants),
+    .cases = cases,
+    .case_count = (int)TRN_COUNT(cases),
+};

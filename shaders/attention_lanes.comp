@@ -1,0 +1,119 @@
+// Attention for CPU drivers: a subgroup of SG lanes does TM queries of one head. Scores of SG keys at a time, a key to a
+// lane; then their values, E neighbouring channels to a lane. Sums are kept with the largest score so far (online
+// softmax). As in matmul_lanes.comp all loads are wide and what one lane has goes round by shuffles.
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+
+#ifndef SG
+#define SG 8
+#endif
+#ifndef TM
+#define TM 8 // a multiple of SG
+#endif
+#ifndef HEAD
+#define HEAD 64
+#endif
+#define E ((HEAD + 4 * SG - 1) / (4 * SG) * 4)
+#define CHUNKS ((HEAD + 7) / 8)
+#include "attention.glsl"
+#include "wide.glsl"
+
+layout(local_size_x = SG) in;
+
+void main()
+{
+    uint lane = gl_SubgroupInvocationID;
+    Place at = place_of(GROUP_INDEX, TM);
+    uint64_t q_at[TM / SG];
+    uint q_base = base_of(OF_Q, at);
+    [[unroll]] for (int r = 0; r < TM / SG; r++) {
+        uint query = min(at.first + r * SG + lane, p.queries - 1u);
+        q_at[r] = uint64_t(p.q) + 4ul * (q_base + query * row_step(OF_Q));
+    }
+    uint64_t k_base = uint64_t(p.k) + 4ul * base_of(OF_K, at);
+    uint64_t v_base = uint64_t(p.v) + 4ul * (base_of(OF_V, at) + lane * E);
+    uint k_step = row_step(OF_K), v_step = row_step(OF_V);
+
+#ifdef Q_KEPT // small heads: q is read once
+    float q_kept[TM / SG][CHUNKS * 8];
+    [[unroll]] for (int r = 0; r < TM / SG; r++)
+        [[unroll]] for (int c = 0; c < CHUNKS; c++) LOAD8(q_at[r] + 32ul * c, q_kept[r], 8 * c)
+#endif
+    float largest[TM], total[TM], sum[TM][E];
+    [[unroll]] for (int i = 0; i < TM; i++) {
+        largest[i] = LOW;
+        total[i] = 0.0;
+        [[unroll]] for (int e = 0; e < E; e++) sum[i][e] = 0.0;
+    }
+
+    for (uint first = 0u; first < p.keys; first += SG) {
+        uint key = min(first + lane, p.keys - 1u);
+        bool visible = first + lane < p.keys && shown(at.outer, key);
+        uint64_t k_at = k_base + 4ul * (key * k_step);
+        float score[TM];
+        [[unroll]] for (int i = 0; i < TM; i++) score[i] = 0.0;
+#ifdef Q_KEPT
+        [[unroll]] for (int c = 0; c < CHUNKS; c++) {
+            float kv[8];
+            LOAD8(k_at + 32ul * c, kv, 0)
+            [[unroll]] for (int d = 0; d < 8 && 8 * c + d < HEAD; d++)
+                [[unroll]] for (int i = 0; i < TM; i++)
+                    score[i] += subgroupShuffle(q_kept[i / SG][8 * c + d], uint(i % SG)) * kv[d];
+        }
+#else
+        for (uint c = 0u; c < CHUNKS; c++) {
+            float kv[8], qv[TM / SG][8];
+            LOAD8(k_at + 32ul * c, kv, 0)
+            [[unroll]] for (int r = 0; r < TM / SG; r++) LOAD8(q_at[r] + 32ul * c, qv[r], 0)
+            [[unroll]] for (int d = 0; d < 8; d++) {
+#if HEAD % 8 != 0
+                kv[d] = 8u * c + d < HEAD ? kv[d] : 0.0;
+                [[unroll]] for (int r = 0; r < TM / SG; r++) qv[r][d] = 8u * c + d < HEAD ? qv[r][d] : 0.0;
+#endif
+                [[unroll]] for (int i = 0; i < TM; i++)
+                    score[i] += subgroupShuffle(qv[i / SG][d], uint(i % SG)) * kv[d];
+            }
+        }
+#endif
+        [[unroll]] for (int i = 0; i < TM; i++) {
+            float s = visible ? score[i] * p.scale : LOW;
+            float m = s;
+            [[unroll]] for (uint o = SG / 2; o > 0; o /= 2) m = max(m, subgroupShuffle(m, lane ^ o));
+            m = max(m, largest[i]);
+            float shrink = exp(largest[i] - m);
+            largest[i] = m;
+            score[i] = visible ? exp(s - m) : 0.0;
+            total[i] = total[i] * shrink + score[i];
+            [[unroll]] for (int e = 0; e < E; e++) sum[i][e] *= shrink;
+        }
+        [[unroll]] for (int j = 0; j < SG; j++) {
+            uint64_t v_at = v_base + 4ul * (min(first + j, p.keys - 1u) * v_step);
+            float vv[E];
+            [[unroll]] for (int e = 0; e + 8 <= E; e += 8) LOAD8(v_at + 4ul * e, vv, e)
+#if E % 8 != 0
+            LOAD4(v_at + 4ul * (E - 4), vv, E - 4)
+#endif
+            [[unroll]] for (int i = 0; i < TM; i++) {
+                float weight = subgroupShuffle(score[i], uint(j));
+                [[unroll]] for (int e = 0; e < E; e++) sum[i][e] += weight * vv[e];
+            }
+        }
+    }
+
+    float result[TM * E];
+    [[unroll]] for (int i = 0; i < TM; i++) {
+        float all = total[i];
+        [[unroll]] for (uint o = SG / 2; o > 0; o /= 2) all += subgroupShuffle(all, lane ^ o);
+        float scale = all > 0.0 ? 1.0 / all : 0.0;
+        [[unroll]] for (int e = 0; e < E; e++) result[i * E + e] = sum[i][e] * scale;
+    }
+    uint y_base = base_of(OF_OUT, at) + at.first * row_step(OF_OUT), y_step = row_step(OF_OUT);
+    uint rows = min(p.queries - at.first, TM);
+    for (uint t = 0u; t < rows * E; t++) {
+        uint channel = lane * E + t % E;
+        if (channel < HEAD) AT(y, y_base + t / E * y_step + channel) = result[t];
+    }
+}

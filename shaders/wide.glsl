@@ -1,0 +1,22 @@
+// Loads of several neighbouring values at once from any multiple of 4 bytes, for CPU drivers. After terrane.glsl, in
+// address access.
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Wide8Ref { u64vec4 at; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer Wide4Ref { u64vec2 at; };
+
+#define UNPACK(wide, v, first, count)                                                                         \
+    [[unroll]] for (int i_ = 0; i_ < count / 2; i_++) {                                                       \
+        vec2 pair_ = uintBitsToFloat(unpackUint2x32(wide[i_]));                                               \
+        v[(first) + 2 * i_] = pair_.x;                                                                        \
+        v[(first) + 2 * i_ + 1] = pair_.y;                                                                    \
+    }
+// v[first .. first + 7], v[first .. first + 3] from an address
+#define LOAD8(address, v, first)                                                                              \
+    {                                                                                                         \
+        u64vec4 wide_ = Wide8Ref(address).at;                                                                 \
+        UNPACK(wide_, v, first, 8)                                                                            \
+    }
+#define LOAD4(address, v, first)                                                                              \
+    {                                                                                                         \
+        u64vec2 wide_ = Wide4Ref(address).at;                                                                 \
+        UNPACK(wide_, v, first, 4)                                                                            \
+    }
