@@ -301,15 +301,19 @@ trn_status trn_recipe_blame(const trn_recipe *recipe, recipe_place place, const 
     return trn_wrap(err, "%s:%d: %s", recipe->name, line, place.constructor);
 }
 
-/* The setting that a model's error names in quotes: its line is the one to show. */
+/* The setting that a model's error names first, in quotes: its line is the one to show. */
 static const char *blamed_setting(const trn_job_encoder *encoder, const trn_error *err)
 {
     char quoted[80];
+    const char *first = NULL, *key = NULL;
     for (size_t i = 0; err && i < encoder->setting_count; i++) {
         snprintf(quoted, sizeof quoted, "'%s'", encoder->settings[i].key);
-        if (strstr(err->message, quoted)) return encoder->settings[i].key;
+        const char *found = strstr(err->message, quoted);
+        if (!found || (first && found >= first)) continue;
+        first = found;
+        key = encoder->settings[i].key;
     }
-    return NULL;
+    return key;
 }
 
 /* A field of terrane.encoder that a refused setting may have meant. */
