@@ -13,16 +13,16 @@
 /* Where a tensor's elements lie: element (i0, i1, ...) is element offset + i0*stride[0] + i1*stride[1] + ...
  * of a storage of `bytes` bytes. The storage is at `data`, or, when data is NULL, is the member of the zip
  * archive. */
-typedef struct trn_place {
+typedef struct trn_weight_place {
     const uint8_t *data;
     uint64_t member, bytes;
     int64_t offset, stride[TRN_WEIGHTS_MAX_DIMS];
-} trn_place;
+} trn_weight_place;
 
 typedef struct trn_entry {
     trn_weight info; /* info.name points into full_name, or is a cleaned copy */
     const char *full_name;
-    trn_place place;
+    trn_weight_place place;
     int64_t count; /* elements */
     bool used, hidden;
 } trn_entry;
@@ -57,12 +57,13 @@ enum { TRN_SHAPE_TEXT = 192 };
 const char *trn_weight_shape_text(const int64_t *shape, int ndim, char buffer[TRN_SHAPE_TEXT]);
 /* Product of the sides; false when one is negative or the product is beyond what any model has (2^40). */
 bool trn_weight_shape_count(const int64_t *shape, int ndim, int64_t *count);
-void trn_shape_strides(const int64_t *shape, int ndim, int64_t stride[TRN_WEIGHTS_MAX_DIMS]); /* C order */
+void trn_weight_shape_strides(const int64_t *shape, int ndim,
+                              int64_t stride[TRN_WEIGHTS_MAX_DIMS]); /* C order */
 
 /* Adds a tensor after checking everything that does not depend on the container: name, shape, strides, and
  * that its last element lies within place->bytes. Copies name. */
 trn_status trn_weights_add(trn_weights *weights, const char *name, trn_weight_type type, int ndim,
-                           const int64_t *shape, const trn_place *place, trn_error *err);
+                           const int64_t *shape, const trn_weight_place *place, trn_error *err);
 
 /* The containers: each recognises its own first bytes, and lists the tensors of one. */
 bool trn_is_safetensors(const uint8_t *data, size_t size);

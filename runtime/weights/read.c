@@ -10,7 +10,7 @@ enum { STAGING = 1 << 16 };
 static bool is_contiguous(const trn_entry *entry)
 {
     int64_t dense[TRN_WEIGHTS_MAX_DIMS];
-    trn_shape_strides(entry->info.shape, entry->info.ndim, dense);
+    trn_weight_shape_strides(entry->info.shape, entry->info.ndim, dense);
     for (int d = 0; d < entry->info.ndim; d++)
         if (entry->info.shape[d] != 1 && entry->place.stride[d] != dense[d]) return false;
     return true;

@@ -123,8 +123,8 @@ static trn_status list_tensor(trn_weights *weights, const cJSON *item, const uin
                         "tensor '%s' of shape %s (%s) takes %llu bytes, but is given %llu", name,
                         trn_weight_shape_text(shape, ndim, text), dtype, (unsigned long long)needed,
                         (unsigned long long)(range->end - range->begin));
-    trn_place place = {.data = data + range->begin, .bytes = needed};
-    trn_shape_strides(shape, ndim, place.stride);
+    trn_weight_place place = {.data = data + range->begin, .bytes = needed};
+    trn_weight_shape_strides(shape, ndim, place.stride);
     return trn_weights_add(weights, name, type, ndim, shape, &place, err);
 }
 

@@ -99,7 +99,7 @@ bool trn_weight_shape_count(const int64_t *shape, int ndim, int64_t *count)
     return true;
 }
 
-void trn_shape_strides(const int64_t *shape, int ndim, int64_t stride[TRN_WEIGHTS_MAX_DIMS])
+void trn_weight_shape_strides(const int64_t *shape, int ndim, int64_t stride[TRN_WEIGHTS_MAX_DIMS])
 {
     int64_t step = 1;
     for (int d = ndim - 1; d >= 0; d--) {

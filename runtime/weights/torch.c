@@ -144,7 +144,7 @@ static trn_status add_tensor(trn_weights *weights, const char *name, const trn_p
 {
     call c = tensor_call(value);
     trn_torch_storage storage;
-    trn_place place = {0};
+    trn_weight_place place = {0};
     int64_t shape[TRN_WEIGHTS_MAX_DIMS] = {0};
     trn_status status = trn_torch_storage_parse(argument(c.args, 0), &storage, err);
     if (status != TRN_OK) return status;

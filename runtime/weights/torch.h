@@ -16,7 +16,7 @@ trn_status trn_torch_storage_parse(const trn_pickle_value *persid, trn_torch_sto
 
 /* Fills the data (or member) and bytes of place for a storage; user is the container's. */
 typedef trn_status (*trn_torch_locate)(trn_weights *weights, void *user, const trn_torch_storage *storage,
-                                       trn_place *place, trn_error *err);
+                                       trn_weight_place *place, trn_error *err);
 
 bool trn_torch_is_tensor(const trn_pickle_value *value);
 /* Adds all tensors of the state dict below root, found by weights->options->wrapper. */

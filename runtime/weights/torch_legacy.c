@@ -96,8 +96,8 @@ static trn_status place_storages(trn_weights *weights, const trn_pickle_value *k
     return TRN_OK;
 }
 
-static trn_status locate(trn_weights *weights, void *user, const trn_torch_storage *storage, trn_place *place,
-                         trn_error *err)
+static trn_status locate(trn_weights *weights, void *user, const trn_torch_storage *storage,
+                         trn_weight_place *place, trn_error *err)
 {
     (void)weights;
     const storages *all = user;

@@ -192,8 +192,8 @@ static trn_status check_byte_order(trn_weights *weights, const archive *in, trn_
     return status;
 }
 
-static trn_status locate(trn_weights *weights, void *user, const trn_torch_storage *storage, trn_place *place,
-                         trn_error *err)
+static trn_status locate(trn_weights *weights, void *user, const trn_torch_storage *storage,
+                         trn_weight_place *place, trn_error *err)
 {
     char name[128];
     zip_stat_t info;

@@ -39,7 +39,7 @@ static trn_status check_extent(const char *name, const trn_entry *entry, trn_err
 }
 
 trn_status trn_weights_add(trn_weights *weights, const char *name, trn_weight_type type, int ndim,
-                           const int64_t *shape, const trn_place *place, trn_error *err)
+                           const int64_t *shape, const trn_weight_place *place, trn_error *err)
 {
     if (!is_clean_name(name))
         return trn_fail(
