@@ -1,7 +1,7 @@
-// Attention for CPU drivers: a subgroup of SG lanes does TM queries of one head. Scores of SG keys at a time, a key to a
-// lane; then their values, E neighbouring channels to a lane. Sums are kept with the largest score so far (online
+// Attention for CPU drivers: a subgroup of SG lanes does TM queries of one head. Scores of SG * TN keys at a time, a key to
+// a lane; then their values, E neighbouring channels to a lane. Sums are kept with the largest score so far (online
 // softmax). As in matmul_lanes.comp all loads are wide and what one lane has goes round by shuffles.
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_basic : require
@@ -11,7 +11,10 @@
 #define SG 8
 #endif
 #ifndef TM
-#define TM 8 // a multiple of SG
+#define TM 8 // queries, a multiple of SG
+#endif
+#ifndef TN
+#define TN 2 // times SG keys at a time
 #endif
 #ifndef HEAD
 #define HEAD 64
@@ -37,11 +40,6 @@ void main()
     uint64_t v_base = uint64_t(p.v) + 4ul * (base_of(OF_V, at) + lane * E);
     uint k_step = row_step(OF_K), v_step = row_step(OF_V);
 
-#ifdef Q_KEPT // small heads: q is read once
-    float q_kept[TM / SG][CHUNKS * 8];
-    [[unroll]] for (int r = 0; r < TM / SG; r++)
-        [[unroll]] for (int c = 0; c < CHUNKS; c++) LOAD8(q_at[r] + 32ul * c, q_kept[r], 8 * c)
-#endif
     float largest[TM], total[TM], sum[TM][E];
     [[unroll]] for (int i = 0; i < TM; i++) {
         largest[i] = LOW;
@@ -49,56 +47,60 @@ void main()
         [[unroll]] for (int e = 0; e < E; e++) sum[i][e] = 0.0;
     }
 
-    for (uint first = 0u; first < p.keys; first += SG) {
-        uint key = min(first + lane, p.keys - 1u);
-        bool visible = first + lane < p.keys && shown(at.outer, key);
-        uint64_t k_at = k_base + 4ul * (key * k_step);
-        float score[TM];
-        [[unroll]] for (int i = 0; i < TM; i++) score[i] = 0.0;
-#ifdef Q_KEPT
-        [[unroll]] for (int c = 0; c < CHUNKS; c++) {
-            float kv[8];
-            LOAD8(k_at + 32ul * c, kv, 0)
-            [[unroll]] for (int d = 0; d < 8 && 8 * c + d < HEAD; d++)
-                [[unroll]] for (int i = 0; i < TM; i++)
-                    score[i] += subgroupShuffle(q_kept[i / SG][8 * c + d], uint(i % SG)) * kv[d];
+    for (uint first = 0u; first < p.keys; first += SG * TN) {
+        float score[TM][TN];
+        bool visible[TN];
+        uint64_t k_at[TN];
+        [[unroll]] for (int n = 0; n < TN; n++) {
+            uint key = first + n * SG + lane;
+            visible[n] = key < p.keys && shown(at.outer, min(key, p.keys - 1u));
+            k_at[n] = k_base + 4ul * (min(key, p.keys - 1u) * k_step);
+            [[unroll]] for (int i = 0; i < TM; i++) score[i][n] = 0.0;
         }
-#else
         for (uint c = 0u; c < CHUNKS; c++) {
-            float kv[8], qv[TM / SG][8];
-            LOAD8(k_at + 32ul * c, kv, 0)
+            float kv[TN][8], qv[TM / SG][8];
+            [[unroll]] for (int n = 0; n < TN; n++) LOAD8(k_at[n] + 32ul * c, kv[n], 0)
             [[unroll]] for (int r = 0; r < TM / SG; r++) LOAD8(q_at[r] + 32ul * c, qv[r], 0)
             [[unroll]] for (int d = 0; d < 8; d++) {
-#if HEAD % 8 != 0
-                kv[d] = 8u * c + d < HEAD ? kv[d] : 0.0;
+#if HEAD % 8 != 0 // what lies behind the head may be anything
+                [[unroll]] for (int n = 0; n < TN; n++) kv[n][d] = 8u * c + d < HEAD ? kv[n][d] : 0.0;
                 [[unroll]] for (int r = 0; r < TM / SG; r++) qv[r][d] = 8u * c + d < HEAD ? qv[r][d] : 0.0;
 #endif
-                [[unroll]] for (int i = 0; i < TM; i++)
-                    score[i] += subgroupShuffle(qv[i / SG][d], uint(i % SG)) * kv[d];
+                [[unroll]] for (int i = 0; i < TM; i++) {
+                    float value = subgroupShuffle(qv[i / SG][d], uint(i % SG));
+                    [[unroll]] for (int n = 0; n < TN; n++) score[i][n] += value * kv[n][d];
+                }
             }
         }
-#endif
         [[unroll]] for (int i = 0; i < TM; i++) {
-            float s = visible ? score[i] * p.scale : LOW;
-            float m = s;
+            float m = LOW;
+            [[unroll]] for (int n = 0; n < TN; n++) {
+                score[i][n] = visible[n] ? score[i][n] * p.scale : LOW;
+                m = max(m, score[i][n]);
+            }
             [[unroll]] for (uint o = SG / 2; o > 0; o /= 2) m = max(m, subgroupShuffle(m, lane ^ o));
             m = max(m, largest[i]);
             float shrink = exp(largest[i] - m);
             largest[i] = m;
-            score[i] = visible ? exp(s - m) : 0.0;
-            total[i] = total[i] * shrink + score[i];
+            total[i] *= shrink;
+            [[unroll]] for (int n = 0; n < TN; n++) {
+                score[i][n] = visible[n] ? exp(score[i][n] - m) : 0.0;
+                total[i] += score[i][n];
+            }
             [[unroll]] for (int e = 0; e < E; e++) sum[i][e] *= shrink;
         }
-        [[unroll]] for (int j = 0; j < SG; j++) {
-            uint64_t v_at = v_base + 4ul * (min(first + j, p.keys - 1u) * v_step);
-            float vv[E];
-            [[unroll]] for (int e = 0; e + 8 <= E; e += 8) LOAD8(v_at + 4ul * e, vv, e)
+        for (uint j = 0u; j < SG; j++) {
+            [[unroll]] for (int n = 0; n < TN; n++) {
+                uint64_t v_at = v_base + 4ul * (min(first + n * SG + j, p.keys - 1u) * v_step);
+                float vv[E];
+                [[unroll]] for (int e = 0; e + 8 <= E; e += 8) LOAD8(v_at + 4ul * e, vv, e)
 #if E % 8 != 0
-            LOAD4(v_at + 4ul * (E - 4), vv, E - 4)
+                LOAD4(v_at + 4ul * (E - 4), vv, E - 4)
 #endif
-            [[unroll]] for (int i = 0; i < TM; i++) {
-                float weight = subgroupShuffle(score[i], uint(j));
-                [[unroll]] for (int e = 0; e < E; e++) sum[i][e] += weight * vv[e];
+                [[unroll]] for (int i = 0; i < TM; i++) {
+                    float weight = subgroupShuffle(score[i][n], j);
+                    [[unroll]] for (int e = 0; e < E; e++) sum[i][e] += weight * vv[e];
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 // Attention for any GPU: a work group of LOCAL invocations does BQ queries of one head, T = LOCAL / BQ invocations to a
 // query. Keys come by blocks of BK through shared memory, then their values through the same; sums are kept with the
 // largest score so far (online softmax).
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 

@@ -2,7 +2,7 @@
 // TM rows by SG*TN columns. Every load brings 8 neighbouring values to each lane: drivers that load lane by lane pay per
 // load, not per byte. Lanes hold columns of b; a row of a lies in one lane and reaches the others by a shuffle with a
 // constant index, which is a single instruction there.
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_basic : require

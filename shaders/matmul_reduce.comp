@@ -1,5 +1,5 @@
 // Sums the parts of a product whose K was cut: parts [count, elements] -> y [elements], in order.
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #include "generated.glsl"
 #define BUFFERS(B) B(0, Float, parts) B(1, Float, y) EXTRA_BUFFERS(B)

@@ -1,7 +1,7 @@
 // y = a b for any GPU: a [M,K], b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. A work group makes BM by BN values,
 // each invocation TM by TN of them, from tiles of BK in shared memory whose rows are padded against bank conflicts.
 // Values of a tile that lie behind an end are zero.
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 

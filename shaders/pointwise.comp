@@ -1,5 +1,5 @@
 // A fused chain of pointwise operators: one invocation an element.
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #include "generated.glsl"
 #define BUFFERS(B) B(0, Float, y) EXTRA_BUFFERS(B)
