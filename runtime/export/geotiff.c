@@ -21,8 +21,7 @@ typedef struct geotiff {
 
 static trn_status fail_write(const trn_writer *writer, const geotiff *file, trn_error *err)
 {
-    trn_status status = trn_tiff_fail(&file->tiff, err, TRN_ERR_IO, "writing");
-    (void)status;
+    trn_tiff_fail(&file->tiff, err, TRN_ERR_IO, "writing");
     return trn_wrap(err, "cannot write '%s'", writer->path);
 }
 
@@ -191,7 +190,7 @@ static trn_status make_buffers(const trn_writer *writer, geotiff *file, trn_erro
 
 static trn_status geotiff_open(trn_writer *writer, const trn_export_options *options, trn_error *err)
 {
-    uint16_t compression;
+    uint16_t compression = COMPRESSION_NONE;
     const trn_export_grid *grid = &writer->grid;
     if (grid->channels > MAX_CHANNELS)
         return trn_fail(err, TRN_ERR_UNSUPPORTED,

@@ -107,7 +107,7 @@ struct tiff; /* libtiff's */
 typedef struct trn_tiff {
     struct tiff *handle;
     int system_error;  /* errno when the first error was reported */
-    char message[512]; /* first error since trn_tiff_open or trn_tiff_forget; "" when none */
+    char message[512]; /* first error since it was opened; "" when none */
     char name[256];    /* of the file, for messages */
 } trn_tiff;
 /* mode as for TIFFOpen. On failure nothing is open. */
