@@ -37,8 +37,8 @@ static const trn_setting_rule settings[GALILEO_SETTINGS] = {
 #define SOURCE "https://huggingface.co/nasaharvest/galileo"
 static const trn_model_config configs[] = {
     {{"galileo-nano", "galileo", "Galileo nano", "MIT", SOURCE, 1037856}, ""},
-    {{"galileo-tiny", "galileo", "Galileo tiny", "MIT", SOURCE, 5695056}, "dim=192 depth=12 heads=3"},
-    {{"galileo-base", "galileo", "Galileo base", "MIT", SOURCE, 86525568}, "dim=768 depth=12 heads=12"},
+    {{"galileo-tiny", "galileo", "Galileo tiny", "MIT", SOURCE, 5705520}, "dim=192 depth=12 heads=3"},
+    {{"galileo-base", "galileo", "Galileo base", "MIT", SOURCE, 86523072}, "dim=768 depth=12 heads=12"},
 };
 
 /* ---- bands ---- */

@@ -110,7 +110,7 @@ static const trn_model_config configs[] = {
       304367616},
      DINO_LARGE},
     {{"dinov2-giant", "vit", "DINOv2 ViT-g/14", DINO_LICENCE, DINO_SOURCE "vitg14/dinov2_vitg14_pretrain.pth",
-      1136478720},
+      1136479232},
      DINO_GIANT},
     {{"dinov2-small-reg", "vit", "DINOv2 ViT-S/14 with registers", DINO_LICENCE,
       DINO_SOURCE "vits14/dinov2_vits14_reg4_pretrain.pth", 22057728},
@@ -122,7 +122,7 @@ static const trn_model_config configs[] = {
       DINO_SOURCE "vitl14/dinov2_vitl14_reg4_pretrain.pth", 304371712},
      DINO_LARGE "registers=4"},
     {{"dinov2-giant-reg", "vit", "DINOv2 ViT-g/14 with registers", DINO_LICENCE,
-      DINO_SOURCE "vitg14/dinov2_vitg14_reg4_pretrain.pth", 1136484864},
+      DINO_SOURCE "vitg14/dinov2_vitg14_reg4_pretrain.pth", 1136485376},
      DINO_GIANT "registers=4"},
 };
 

@@ -1,0 +1,295 @@
+/* What all encoders share: names, settings, bands, loading; and the self-test's tiny configurations. */
+#include "test_support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "running.h"
+
+#define SMALL                                                                                                \
+    {"img_size", "32"}, {"patch", "8"}, {"dim", "48"}, {"depth", "3"},                                       \
+    {                                                                                                        \
+        "heads", "4"                                                                                         \
+    }
+
+static void expect_create_error(const char *name, const char *key, const char *value, const char *text)
+{
+    trn_encoder *encoder = NULL;
+    trn_error err = {0};
+    trn_setting setting = {key, value};
+    trn_status status = trn_encoder_create(name, &setting, key != NULL, &encoder, &err);
+    assert_trn_fails(status, TRN_ERR_ARGUMENT, err, text);
+    assert_null(encoder);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    expect_create_error("dinov2-smal", NULL, NULL, "did you mean 'dinov2-small'");
+    expect_create_error("zzzzzzzzzzzzzzzzzzzz", NULL, NULL, "galileo-nano");
+    for (size_t i = 0; i < trn_model_count(); i++) {
+        const trn_model_info *info = trn_model_at(i);
+        trn_encoder *encoder = make_encoder(info->name, NULL, 0);
+        const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
+        assert_string_equal(spec->name, info->name);
+        assert_string_equal(spec->family, info->family);
+        assert_true(spec->tile > 0 && spec->tile % spec->side_multiple == 0 && spec->stride > 0);
+        assert_true(spec->needs_weights == (info->source != NULL));
+        trn_encoder_destroy(encoder);
+    }
+    assert_null(trn_model_at(trn_model_count()));
+}
+
+static void test_settings(void **state)
+{
+    (void)state;
+    expect_create_error("mae-vit-base", "dept", "3", "did you mean 'depth'");
+    expect_create_error("mae-vit-base", "dept", "3", "pos_interpolation");
+    expect_create_error("mae-vit-base", "depth", "three", "whole number from 1 to 256");
+    expect_create_error("mae-vit-base", "depth", "0", "depth=0");
+    expect_create_error("mae-vit-base", "eps", "nan", "eps=nan");
+    expect_create_error("mae-vit-base", "pos_interpolation", "best", "timm|meta");
+    expect_create_error("mae-vit-base", "img_size", "225", "no multiple of patch=16");
+    expect_create_error("mae-vit-base", "heads", "7", "heads=7");
+    expect_create_error("mae-vit-base", "layer", "13", "beyond depth=12");
+    expect_create_error("mae-vit-base", "mean", "1,2", "3 numbers");
+    expect_create_error("mae-vit-base", "std", "1,0,2", "positive");
+    expect_create_error("mae-vit-base", "bands", "red,,blue", "must name 3 bands");
+    expect_create_error("galileo-nano", "month", "12", "from 0 to 11");
+    expect_create_error("galileo-nano", "dim", "100", "multiple of heads=8");
+    expect_create_error("rcf", "features", "3", "must be even");
+    expect_create_error("rcf", "patch", "4", "odd");
+    expect_create_error("rcf", "seed", "", "whole number");
+    trn_text text = {0};
+    trn_error err = {0};
+    assert_trn_ok(trn_model_settings("galileo-nano", &text, &err), err);
+    assert_non_null(strstr(trn_text_get(&text), "month=5 (0..11): month of the image"));
+    trn_text_free(&text);
+}
+
+static void test_describe(void **state)
+{
+    (void)state;
+    const trn_setting settings[] = {SMALL, {"layer_scale", "yes"}};
+    trn_encoder *encoder = make_encoder("mae-vit-base", settings, TRN_COUNT(settings));
+    trn_text text = {0};
+    trn_encoder_describe(encoder, &text);
+    assert_non_null(strstr(trn_text_get(&text), "dim=48\n"));
+    assert_non_null(strstr(trn_text_get(&text), "layer_scale=true\n"));
+    trn_text_free(&text);
+    trn_encoder_destroy(encoder);
+}
+
+static void test_bands(void **state)
+{
+    (void)state;
+    static const char *const scene[] = {"nir", "blue", NULL, "red", "green"}, *const lacking[] = {"vv", "vh",
+                                                                                                  "blue"};
+    static const int wanted[] = {3, 4, 1};
+    int index[8];
+    size_t count;
+    trn_error err = {0};
+    trn_encoder *encoder = make_encoder("mae-vit-base", NULL, 0);
+    assert_trn_ok(trn_encoder_choose_bands(encoder, scene, TRN_COUNT(scene), index, 8, &count, NULL, &err),
+                  err);
+    assert_int_equal(count, 3);
+    assert_memory_equal(index, wanted, sizeof wanted);
+    assert_trn_fails(trn_encoder_choose_bands(encoder, lacking, 3, index, 8, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err,
+                     "'mae-vit-base' needs what is missing: red, green; the scene has: vv, vh, blue");
+    assert_trn_fails(trn_encoder_choose_bands(encoder, scene, TRN_COUNT(scene), index, 2, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err, "more than 2 bands");
+    trn_encoder_destroy(encoder);
+}
+
+static void test_other_bands(void **state)
+{
+    (void)state;
+    static const char *const scene[] = {"a", "nir", "red", "b"};
+    const trn_setting any[] = {{"in_chans", "4"}};
+    const trn_setting named[] = {{"in_chans", "2"},
+                                 {"bands", "red, nir"},
+                                 {"mean", "0.1,0.2"},
+                                 {"std", "0.3,0.4"},
+                                 {"unit", "reflectance"}};
+    int index[8];
+    size_t count;
+    trn_error err = {0};
+    trn_encoder *encoder = make_encoder("mae-vit-base", any, TRN_COUNT(any));
+    assert_int_equal(trn_encoder_get_spec(encoder)->band_count, 0);
+    assert_trn_ok(trn_encoder_choose_bands(encoder, scene, 4, index, 8, &count, NULL, &err), err);
+    assert_int_equal(count, 4);
+    assert_trn_fails(trn_encoder_choose_bands(encoder, scene, 3, index, 8, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err, "set up for 4 bands and the scene has 3");
+    trn_encoder_destroy(encoder);
+    encoder = make_encoder("mae-vit-base", named, TRN_COUNT(named));
+    const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
+    assert_trn_ok(trn_encoder_choose_bands(encoder, scene, 4, index, 8, &count, NULL, &err), err);
+    assert_true(count == 2 && index[0] == 2 && index[1] == 1);
+    assert_int_equal(spec->unit, TRN_UNIT_REFLECTANCE);
+    assert_true(fabs(spec->bands[1].mean - 0.2) < 1e-12 && fabs(spec->bands[1].std - 0.4) < 1e-12);
+    trn_encoder_destroy(encoder);
+}
+
+/* ---- loading ---- */
+
+static void expect_load_error(const trn_setting *settings, size_t count, const char *text)
+{
+    trn_encoder *encoder = make_encoder("mae-vit-base", settings, count);
+    trn_weights *weights = open_weights(test_golden_path("vit_tiny_mae/vit_tiny_mae.safetensors"));
+    trn_error err = {0};
+    assert_trn_fails(trn_encoder_load(encoder, weights, NULL, &err), TRN_ERR_FORMAT, err, text);
+    assert_non_null(strstr(err.message, "vit_tiny_mae.safetensors"));
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
+static void test_load_errors(void **state)
+{
+    (void)state;
+    const trn_setting deeper[] = {SMALL, {"layer_scale", "true"}};
+    const trn_setting wider[] = {SMALL, {"mlp_ratio", "2"}};
+    const trn_setting other_norm[] = {SMALL, {"fc_norm", "false"}};
+    expect_load_error(deeper, TRN_COUNT(deeper), "'blocks.0.ls1.gamma' [48] is missing");
+    expect_load_error(wider, TRN_COUNT(wider), "'blocks.0.mlp.fc1.weight' [96,48] has shape [192,48]");
+    expect_load_error(other_norm, TRN_COUNT(other_norm), "2 tensors missing");
+    expect_load_error(NULL, 0, "do not fit encoder 'mae-vit-base'");
+}
+
+static void test_load_report(void **state)
+{
+    (void)state;
+    const trn_setting settings[] = {SMALL};
+    trn_encoder *encoder = make_encoder("mae-vit-base", settings, TRN_COUNT(settings));
+    trn_weights *weights = open_weights(test_golden_path("vit_tiny_mae/vit_tiny_mae.pt"));
+    trn_text report = {0};
+    trn_error err = {0};
+    assert_trn_ok(trn_encoder_load(encoder, weights, &report, &err), err);
+    assert_non_null(strstr(trn_text_get(&report), "42 tensors, 95040 parameters"));
+    assert_non_null(strstr(trn_text_get(&report), "not used: head.weight, head.bias"));
+    trn_text_free(&report);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
+/* The sizes in the registry are what the graphs ask for. */
+static void test_parameter_counts(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < trn_model_count(); i++) {
+        const trn_model_info *info = trn_model_at(i);
+        if (strcmp(info->family, "vit") != 0) continue;
+        trn_encoder *encoder = make_encoder(info->name, NULL, 0);
+        trn_weights *weights = open_weights(NULL);
+        trn_text report = {0};
+        trn_error err = {0};
+        char wanted[64];
+        assert_trn_ok(trn_encoder_load(encoder, weights, &report, &err), err);
+        snprintf(wanted, sizeof wanted, " %llu parameters", (unsigned long long)info->parameters);
+        if (!strstr(trn_text_get(&report), wanted))
+            fail_msg("the registry has%s, loading says %s", wanted, trn_text_get(&report));
+        trn_text_free(&report);
+        trn_encoder_destroy(encoder);
+        trn_weights_close(weights);
+    }
+}
+
+/* ---- building ---- */
+
+static void expect_build_error(trn_encoder *encoder, trn_shape shape, const trn_encode_options *options,
+                               const char *text)
+{
+    trn_graph *graph = trn_graph_create();
+    trn_features features;
+    trn_error err = {0};
+    trn_tensor *image = trn_input(graph, "image", TRN_F32, shape);
+    assert_trn_fails(trn_encoder_build(encoder, graph, image, options, &features, &err), TRN_ERR_ARGUMENT,
+                     err, text);
+    trn_graph_destroy(graph);
+}
+
+static void test_build_errors(void **state)
+{
+    (void)state;
+    const trn_encode_options cls = {.pool = TRN_FEATURES_CLS}, zscore = {.normalize = TRN_NORMALIZE_ZSCORE};
+    trn_encoder *vit = make_encoder("mae-vit-base", NULL, 0), *rcf = make_encoder("rcf", NULL, 0);
+    trn_encoder *galileo = make_encoder("galileo-nano", NULL, 0);
+    trn_weights *weights = open_weights(NULL);
+    trn_error err = {0};
+    expect_build_error(vit, TRN_SHAPE(1, 3, 32, 32), NULL, "needs weights");
+    expect_build_error(rcf, TRN_SHAPE(1, 3, 32, 32), NULL, "must be fitted");
+    assert_trn_ok(trn_encoder_load(vit, weights, NULL, &err), err);
+    assert_trn_ok(trn_encoder_load(galileo, weights, NULL, &err), err);
+    expect_build_error(vit, TRN_SHAPE(1, 4, 32, 32), NULL, "reads 3 bands, and the windows have 4");
+    expect_build_error(vit, TRN_SHAPE(1, 3, 40, 40), NULL, "multiple of 16");
+    expect_build_error(vit, TRN_SHAPE(1, 3, 32, 64), NULL, "square windows");
+    expect_build_error(vit, TRN_SHAPE(1, 3, 32, 32), &zscore, "needs means and deviations");
+    expect_build_error(galileo, TRN_SHAPE(1, 12, 16, 16), &cls, "no class token");
+    assert_trn_fails(trn_encoder_load(rcf, weights, NULL, &err), TRN_ERR_ARGUMENT, err, "takes no weights");
+    assert_trn_fails(trn_encoder_fit(vit, NULL, 1, 3, 32, &err), TRN_ERR_ARGUMENT, err, "nothing to fit");
+    trn_encoder_destroy(vit);
+    trn_encoder_destroy(rcf);
+    trn_encoder_destroy(galileo);
+    trn_weights_close(weights);
+}
+
+static void run_tiny(size_t i, trn_graph *graph, const char *family)
+{
+    const trn_encoder_spec *spec;
+    const char *kept_family;
+    trn_graph *again;
+    trn_encoder *keep;
+    trn_error err = {0};
+    assert_true(trn_model_tiny(i, &kept_family, &again, &keep, &err));
+    spec = trn_encoder_get_spec(keep);
+    int64_t channels = spec->band_count ? (int64_t)spec->band_count : 3, cells = spec->tile / spec->stride;
+    int64_t sizes[] = {2 * cells * cells * spec->channels, 2 * spec->channels};
+    float *image = test_hash_values("tiny image", 2 * channels * spec->tile * spec->tile, 1.5, 0);
+    staged s = {.graph = graph, .count = 2, .names = {"dense", "mean"}, .sizes = {sizes[0], sizes[1]}};
+    staged r = {.graph = again, .count = 2, .names = {"dense", "mean"}, .sizes = {sizes[0], sizes[1]}};
+    trn_named_data input = {"image", image};
+    staged_run_device(&s, &input, 1);
+    staged_run_reference(&r, &input, 1);
+    for (int k = 0; k < 2; k++) {
+        double scale = largest(r.values[k], r.sizes[k]);
+        double error = test_worst_error(s.values[k], r.values[k], s.sizes[k], scale);
+        printf("tiny %-8s %-5s fused against reference %.2e\n", family, s.names[k], error);
+        assert_true(scale > 0.01);
+        assert_true(error < 1e-5);
+    }
+    free(image);
+    staged_close(&r);
+    for (int k = 0; k < 2; k++)
+        free(s.values[k]);
+    trn_encoder_destroy(keep);
+}
+
+static void test_tiny(void **state)
+{
+    (void)state;
+    const char *family;
+    trn_graph *graph;
+    trn_encoder *keep;
+    trn_error err = {0};
+    size_t i = 0;
+    for (; trn_model_tiny(i, &family, &graph, &keep, &err); i++) {
+        if (!graph) fail_msg("%s: %s", family, err.message);
+        run_tiny(i, graph, family);
+        trn_graph_destroy(graph);
+        trn_encoder_destroy(keep);
+    }
+    assert_int_equal(i, trn_family_count);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_describe),     cmocka_unit_test(test_bands),
+        cmocka_unit_test(test_other_bands),  cmocka_unit_test(test_load_errors),
+        cmocka_unit_test(test_load_report),  cmocka_unit_test(test_parameter_counts),
+        cmocka_unit_test(test_build_errors), cmocka_unit_test(test_tiny),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
