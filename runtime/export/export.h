@@ -35,10 +35,9 @@ typedef struct trn_export_options {
  * (written as NAN, which is the declared nodata value). A GeoTIFF holds one plane per channel and keeps one
  * row of tiles in memory. */
 typedef struct trn_writer trn_writer;
-/* By extension of path: .tif/.tiff GeoTIFF (BigTIFF when it needs to be), .npy array [height, width,
- * channels]
- * ([N, channels] when height is 1 and the grid has no georeference), .png preview. Errors before any work: an
- * unwritable folder, an unknown extension, float16 preview. */
+/* By extension of path: .tif/.tiff GeoTIFF (BigTIFF when it needs to be); .npy array [height, width,
+ * channels], or [N, channels] when height is 1 and the grid has no georeference; .png preview. Errors before
+ * any work: an unwritable folder, an unknown extension, float16 preview. */
 trn_status trn_writer_open(const char *path, const trn_export_grid *grid, const trn_export_options *options,
                            trn_writer **out, trn_error *err);
 trn_status trn_writer_rows(trn_writer *writer, int64_t first_row, int64_t rows, const float *values,

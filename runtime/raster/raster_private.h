@@ -42,6 +42,7 @@ typedef struct raster_source {
 
     trn_tiff tiff; /* handle is NULL for images */
     bool tiled;
+    bool index_checked; /* every block has an entry: those without bytes are empty on purpose */
     uint16_t compression;
     raster_memory memory;
     uint64_t file_size;

@@ -190,6 +190,49 @@ fail:
     return status;
 }
 
+/* ---- sparse files ---- */
+
+static bool read_at(const raster_source *source, uint64_t offset, void *out, size_t size)
+{
+    TIFF *tiff = source->tiff.handle;
+    thandle_t data = TIFFClientdata(tiff);
+    if (offset > source->file_size || size > source->file_size - offset) return false;
+    if (TIFFGetSeekProc(tiff)(data, offset, SEEK_SET) != offset) return false;
+    return TIFFGetReadProc(tiff)(data, out, (tmsize_t)size) == (tmsize_t)size;
+}
+
+static uint64_t number_at(const raster_source *source, const uint8_t *at, int bytes)
+{
+    bool big = TIFFIsBigEndian(source->tiff.handle);
+    uint64_t value = 0;
+    for (int i = 0; i < bytes; i++)
+        value |= (uint64_t)at[big ? bytes - 1 - i : i] << (8 * i);
+    return value;
+}
+
+/* Whether the file's list of block offsets has an entry for every block. libtiff fills a list that is too
+ * short with zeros, which would make lost blocks look like blocks that are empty on purpose. */
+static bool index_is_whole(const raster_source *source)
+{
+    enum { MAX_ENTRIES = 4096 };
+    bool wide = TIFFIsBigTIFF(source->tiff.handle);
+    int count_bytes = wide ? 8 : 2;
+    uint64_t offset = TIFFCurrentDirOffset(source->tiff.handle), blocks = (uint64_t)source->blocks_across;
+    uint8_t raw[20];
+    blocks *= (uint64_t)source->blocks_down * (source->separate ? (uint64_t)source->samples : 1);
+    if (!read_at(source, offset, raw, (size_t)count_bytes)) return false;
+    uint64_t entries = number_at(source, raw, count_bytes);
+    offset += (uint64_t)count_bytes;
+    for (uint64_t i = 0; i < entries && i < MAX_ENTRIES; i++, offset += wide ? 20 : 12) {
+        if (!read_at(source, offset, raw, wide ? 20 : 12)) return false;
+        if (number_at(source, raw, 2) == (source->tiled ? TIFFTAG_TILEOFFSETS : TIFFTAG_STRIPOFFSETS))
+            return number_at(source, raw + 4, wide ? 8 : 4) >= blocks;
+    }
+    return false;
+}
+
+/* ---- blocks ---- */
+
 static trn_status bad_block(const raster_source *source, uint32_t number, trn_error *err, const char *what)
 {
     return trn_fail(err, TRN_ERR_FORMAT, "'%s' is truncated or corrupt: %s %u %s; fetch the file again",
@@ -210,6 +253,9 @@ trn_status tiff_source_block(raster_source *source, int plane, int64_t index, ui
     uint64_t bytes = TIFFGetStrileByteCountWithErr(tiff, number, &failed_count);
     if (failed_offset || failed_count) return bad_block(source, number, err, "is not in the file's index");
     if (!offset && !bytes) { /* sparse file: GDAL's meaning is "all nodata" */
+        if (!source->index_checked && !index_is_whole(source))
+            return bad_block(source, number, err, "is not in the file's index");
+        source->index_checked = true;
         pixels_fill(source->type, source->has_nodata ? source->nodata : 0,
                     want / (size_t)source->sample_bytes, out);
         return TRN_OK;

@@ -558,6 +558,16 @@ static void hostile_tiffs_are_refused(void **state)
         if (status != cases[i].status || !strstr(err.message, cases[i].text))
             fail_msg("case %zu: %s: %s", i, trn_status_name(status), err.message);
     }
+    /* eight strips and an index of one: the others are lost, not empty */
+    entry shorter[ENTRIES];
+    memcpy(shorter, sound, sizeof shorter);
+    shorter[ROWS].value = 1;
+    shorter[COMPRESSION].value = 8;
+    bytes lost = make_tiff(shorter, ENTRIES, 0, 200);
+    static const uint8_t row[] = {0x78, 0x9c, 0x63, 0x60, 0x80, 0x02, 0x00, 0x00, 0x08, 0x00, 0x01};
+    memcpy(lost.data + 130, row, sizeof row); /* eight zeros, deflated */
+    assert_trn_fails(try_bytes(lost.data, lost.size, &err), TRN_ERR_FORMAT, err,
+                     "strip 1 is not in the file's index");
     /* a directory that names itself as the next one is read once */
     bytes loop = make_tiff(sound, ENTRIES, 8, 200);
     assert_trn_ok(try_bytes(loop.data, loop.size, &err), err);
