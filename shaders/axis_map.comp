@@ -1,10 +1,12 @@
 // A sparse matrix along one axis: y [outer, rows, inner] = sum of weight[t] * x [outer, index[t], inner] over
-// t in [start[row], start[row + 1]). Resizing, mean pooling, and their gradients.
+// t in [start[row], start[row + 1]). Resizing, mean pooling, and their gradients. One invocation serves four neighbours
+// along outer, so that the tables are read once for all of them.
 #version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Int, start) B(2, Int, index) B(3, Float, weight) B(4, Float, y)
-#define SCALARS uint count, rows, inner, axis;
+#define SCALARS uint count, outer, rows, inner, axis, magic0, magic1, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -12,10 +14,18 @@ void main()
 {
     uint at = INVOCATION_INDEX;
     if (at >= p.count) return;
-    uint line = at / p.inner, i = at - line * p.inner, outer = line / p.rows, row = line - outer * p.rows;
+    uint block = at, i = take(block, p.inner, p.magic0, p.shifts, 0u);
+    uint row = take(block, p.rows, p.magic1, p.shifts, 1u), first = block * 4u, last = p.outer - 1u;
     int end = AT(start, row + 1u);
-    float sum = 0.0;
-    for (int t = AT(start, row); t < end; t++)
-        sum += AT(weight, t) * AT(x, (outer * p.axis + uint(AT(index, t))) * p.inner + i);
-    AT(y, at) = sum;
+    uvec4 plane = min(first + uvec4(0u, 1u, 2u, 3u), uvec4(last)), base = plane * p.axis * p.inner + i;
+    vec4 sum = vec4(0.0);
+    for (int t = AT(start, row); t < end; t++) {
+        uvec4 from = base + uint(AT(index, t)) * p.inner;
+        sum += AT(weight, t) * vec4(AT(x, from.x), AT(x, from.y), AT(x, from.z), AT(x, from.w));
+    }
+    uvec4 to = (plane * p.rows + row) * p.inner + i;
+    AT(y, to.x) = sum.x;
+    if (first + 1u <= last) AT(y, to.y) = sum.y;
+    if (first + 2u <= last) AT(y, to.z) = sum.z;
+    if (first + 3u <= last) AT(y, to.w) = sum.w;
 }

@@ -4,22 +4,17 @@
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS                                                                                               \
-    uint count, C;                                                                                            \
+    uint C;                                                                                                   \
     uint in_t, in_h, in_w;                                                                                    \
     uint kt, kh, kw;                                                                                          \
     uint stride_t, stride_h, stride_w;                                                                        \
     uint pad_t, pad_h, pad_w;                                                                                 \
-    uint out_t, out_h, out_w;
+    uint out_t, out_h, out_w;                                                                                 \
+    uint count, magic0, magic1, magic2, magic3, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
-
-uint take(inout uint rest, uint dim)
-{
-    uint outer = rest / dim, digit = rest - outer * dim;
-    rest = outer;
-    return digit;
-}
 
 // The windows [x, y) along one axis that cover padded position `at`.
 uvec2 covering(uint at, uint size, uint stride, uint windows)
@@ -33,8 +28,10 @@ void main()
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
     uint rest = index;
-    uint ix = take(rest, p.in_w) + p.pad_w, iy = take(rest, p.in_h) + p.pad_h, iz = take(rest, p.in_t) + p.pad_t;
-    uint c = take(rest, p.C), b = rest;
+    uint ix = take(rest, p.in_w, p.magic0, p.shifts, 0u) + p.pad_w;
+    uint iy = take(rest, p.in_h, p.magic1, p.shifts, 1u) + p.pad_h;
+    uint iz = take(rest, p.in_t, p.magic2, p.shifts, 2u) + p.pad_t;
+    uint c = take(rest, p.C, p.magic3, p.shifts, 3u), b = rest;
     uvec2 wz = covering(iz, p.kt, p.stride_t, p.out_t), wy = covering(iy, p.kh, p.stride_h, p.out_h);
     uvec2 wx = covering(ix, p.kw, p.stride_w, p.out_w);
     float sum = 0.0;

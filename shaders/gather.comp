@@ -2,8 +2,9 @@
 #version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Int, where) B(2, Uint, y)
-#define SCALARS uint count, n, inner, axis;
+#define SCALARS uint count, n, inner, axis, magic0, magic1, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -11,7 +12,7 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.n;
-    uint at = uint(clamp(AT(where, row - outer * p.n), 0, int(p.axis) - 1));
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    uint at = uint(clamp(AT(where, take(outer, p.n, p.magic1, p.shifts, 1u)), 0, int(p.axis) - 1));
     AT(y, index) = AT(x, (outer * p.axis + at) * p.inner + i);
 }

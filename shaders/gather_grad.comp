@@ -2,8 +2,9 @@
 #version 460
 
 #define BUFFERS(B) B(0, Float, dy) B(1, Int, where) B(2, Float, dx)
-#define SCALARS uint count, n, inner, axis;
+#define SCALARS uint count, n, inner, axis, magic0, magic1, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -11,8 +12,8 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.axis;
-    int mine = int(row - outer * p.axis);
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    int mine = int(take(outer, p.axis, p.magic1, p.shifts, 1u));
     float sum = 0.0;
     for (uint k = 0u; k < p.n; k++) {
         if (clamp(AT(where, k), 0, int(p.axis) - 1) == mine) sum += AT(dy, (outer * p.n + k) * p.inner + i);

@@ -2,8 +2,9 @@
 #version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
-#define SCALARS uint count, axis, inner, extent, before;
+#define SCALARS uint count, axis, inner, extent, before, magic0, magic1, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -11,8 +12,8 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.axis;
-    uint at = row - outer * p.axis - p.before; // wraps to a large number before the start
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    uint at = take(outer, p.axis, p.magic1, p.shifts, 1u) - p.before; // wraps to a large number before the start
     uint value = 0u;
     if (at < p.extent) value = AT(x, (outer * p.extent + at) * p.inner + i);
     AT(y, index) = value;

@@ -2,8 +2,9 @@
 #version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
-#define SCALARS uint count, h, w, inner, out_h, out_w, size, stride;
+#define SCALARS uint count, h, w, inner, out_h, out_w, size, stride, magic0, magic1, magic2, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -11,13 +12,15 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint pixel = index / p.inner, i = index - pixel * p.inner;
-    uint line = pixel / p.out_w, ox = pixel - line * p.out_w, outer = line / p.out_h, oy = line - outer * p.out_h;
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    uint ox = take(outer, p.out_w, p.magic1, p.shifts, 1u), oy = take(outer, p.out_h, p.magic2, p.shifts, 2u);
     uint first = ((outer * p.h + oy * p.stride) * p.w + ox * p.stride) * p.inner + i;
     float best = AT(x, first);
-    for (uint k = 1u; k < p.size * p.size; k++) {
-        float value = AT(x, first + ((k / p.size) * p.w + k % p.size) * p.inner);
-        if (value > best || isnan(value)) best = value;
+    for (uint dy = 0u; dy < p.size; dy++) {
+        for (uint dx = 0u; dx < p.size; dx++) {
+            float value = AT(x, first + (dy * p.w + dx) * p.inner);
+            if (value > best || isnan(value)) best = value;
+        }
     }
     AT(y, index) = best;
 }

@@ -2,8 +2,9 @@
 #version 460
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, dy) B(2, Float, dx)
-#define SCALARS uint count, h, w, inner, out_h, out_w, size, stride;
+#define SCALARS uint count, h, w, inner, out_h, out_w, size, stride, magic0, magic1, magic2, shifts;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -12,11 +13,13 @@ uint first_maximum(uint corner)
 {
     float best = AT(x, corner);
     uint at = 0u;
-    for (uint k = 1u; k < p.size * p.size; k++) {
-        float value = AT(x, corner + ((k / p.size) * p.w + k % p.size) * p.inner);
-        if (value > best) {
-            best = value;
-            at = k;
+    for (uint dy = 0u; dy < p.size; dy++) {
+        for (uint dx = 0u; dx < p.size; dx++) {
+            float value = AT(x, corner + (dy * p.w + dx) * p.inner);
+            if (value > best) {
+                best = value;
+                at = dy * p.size + dx;
+            }
         }
     }
     return at;
@@ -32,8 +35,8 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint pixel = index / p.inner, i = index - pixel * p.inner;
-    uint line = pixel / p.w, ix = pixel - line * p.w, outer = line / p.h, iy = line - outer * p.h;
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    uint ix = take(outer, p.w, p.magic1, p.shifts, 1u), iy = take(outer, p.h, p.magic2, p.shifts, 2u);
     uvec2 wy = covering(iy, p.out_h), wx = covering(ix, p.out_w);
     float sum = 0.0;
     for (uint oy = wy.x; oy < wy.y; oy++) {

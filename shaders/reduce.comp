@@ -4,9 +4,10 @@
 
 #define BUFFERS(B) B(0, Float, x) B(1, Float, y)
 #define SCALARS                                                                                               \
-    uint count, axis, inner, parts, maximum;                                                                  \
+    uint count, axis, inner, parts, maximum, magic0, magic1, shifts;                                          \
     float scale;
 #include "terrane.glsl"
+#include "divide.glsl"
 
 layout(local_size_x = 128) in;
 
@@ -14,7 +15,8 @@ void main()
 {
     uint index = INVOCATION_INDEX;
     if (index >= p.count) return;
-    uint row = index / p.inner, i = index - row * p.inner, outer = row / p.parts, part = row - outer * p.parts;
+    uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
+    uint part = take(outer, p.parts, p.magic1, p.shifts, 1u);
     uint base = outer * p.axis * p.inner + i;
     float total = AT(x, base + part * p.inner);
     if (p.maximum != 0u) {

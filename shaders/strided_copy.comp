@@ -1,26 +1,17 @@
 // Copies a box of up to six axes between a dense and a strided layout: permute, slice, expand read by strides, concat
-// writes by them. Axis 0 is the innermost; the extent of the outermost is not needed. `shifts` holds five bits an axis.
+// writes by them. Axis 0 is the innermost; the extent of the outermost is not needed.
 #version 460
 
 #define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
 #define SCALARS                                                                                               \
-    uint count, rank, start, scatter, shifts;                                                                 \
+    uint count, rank, start, scatter;                                                                         \
     uint dim0, dim1, dim2, dim3, dim4;                                                                        \
-    uint magic0, magic1, magic2, magic3, magic4;                                                              \
+    uint magic0, magic1, magic2, magic3, magic4, shifts;                                                      \
     uint stride0, stride1, stride2, stride3, stride4, stride5;
 #include "terrane.glsl"
 #include "divide.glsl"
 
 layout(local_size_x = 128) in;
-
-// Takes the position along one axis off `rest` and adds its offset.
-uint step_axis(inout uint rest, uint axis, uint dim, uint magic, uint stride)
-{
-    uint outer = divide(rest, magic, p.shifts >> (5u * axis) & 31u);
-    uint offset = (rest - outer * dim) * stride;
-    rest = outer;
-    return offset;
-}
 
 void main()
 {
@@ -28,23 +19,23 @@ void main()
     if (index >= p.count) return;
     uint rest = index, at = p.start, last = p.stride0;
     if (p.rank > 1u) {
-        at += step_axis(rest, 0u, p.dim0, p.magic0, p.stride0);
+        at += take(rest, p.dim0, p.magic0, p.shifts, 0u) * p.stride0;
         last = p.stride1;
     }
     if (p.rank > 2u) {
-        at += step_axis(rest, 1u, p.dim1, p.magic1, p.stride1);
+        at += take(rest, p.dim1, p.magic1, p.shifts, 1u) * p.stride1;
         last = p.stride2;
     }
     if (p.rank > 3u) {
-        at += step_axis(rest, 2u, p.dim2, p.magic2, p.stride2);
+        at += take(rest, p.dim2, p.magic2, p.shifts, 2u) * p.stride2;
         last = p.stride3;
     }
     if (p.rank > 4u) {
-        at += step_axis(rest, 3u, p.dim3, p.magic3, p.stride3);
+        at += take(rest, p.dim3, p.magic3, p.shifts, 3u) * p.stride3;
         last = p.stride4;
     }
     if (p.rank > 5u) {
-        at += step_axis(rest, 4u, p.dim4, p.magic4, p.stride4);
+        at += take(rest, p.dim4, p.magic4, p.shifts, 4u) * p.stride4;
         last = p.stride5;
     }
     at += rest * last;

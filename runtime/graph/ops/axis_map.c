@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PLANES = 4 }; /* outputs of one invocation, along the outer axes */
+
 typedef struct map_attr {
     int axis;
 } map_attr;
@@ -76,12 +78,15 @@ static trn_status lower_map(trn_lower *lower, const trn_node *node, trn_error *e
     for (int i = 0; i < 4; i++)
         trn_step_read(&step, node->inputs[i]);
     trn_step_write(&step, node->out);
-    trn_step_uint(&step, node->out->count);
+    int64_t count = (out.outer + PLANES - 1) / PLANES * out.axis * out.inner;
+    trn_step_uint(&step, count);
+    trn_step_uint(&step, out.outer);
     trn_step_uint(&step, out.axis);
     trn_step_uint(&step, out.inner);
     trn_step_uint(&step, node->inputs[0]->shape.dim[axis_of(node)]);
+    trn_step_divisors(&step, (int64_t[]){out.inner, out.axis}, 2);
     step.flops = 2.0 * (double)(out.outer * out.inner) * (double)node->inputs[2]->count;
-    return trn_step_elements(lower, &step, node->out->count, err);
+    return trn_step_elements(lower, &step, count, err);
 }
 
 static void cost(const trn_node *node, double *flops, double *bytes)

@@ -91,14 +91,10 @@ static trn_status box_lower(trn_lower *lower, const box *full, trn_tensor *in, t
     bool scatter = !is_dense(&b, b.out_start, b.out);
     int64_t count = box_count(&b);
     const int64_t *strides = scatter ? b.out : b.in;
-    uint32_t magic[AXES - 1] = {0}, shift[AXES - 1] = {0}, shifts = 0;
+    int64_t divisors[AXES - 1];
     trn_step step = {.shader = "strided_copy.comp"};
     if (scatter && !is_dense(&b, b.in_start, b.in))
         return trn_fail(err, TRN_ERR_INTERNAL, "a copy is dense on neither side");
-    for (int i = 0; i < AXES - 1 && i < b.rank; i++) {
-        trn_divisor(b.dim[b.rank - 1 - i], &magic[i], &shift[i]);
-        shifts |= shift[i] << (5 * i);
-    }
     trn_step_read(&step, in);
     trn_step_write(&step, out);
     step.bytes = 8.0 * (double)count;
@@ -106,11 +102,11 @@ static trn_status box_lower(trn_lower *lower, const box *full, trn_tensor *in, t
     trn_step_uint(&step, TRN_MAX(b.rank, 1));
     trn_step_uint(&step, scatter ? b.out_start : b.in_start);
     trn_step_uint(&step, scatter);
-    trn_step_uint(&step, shifts);
-    for (int i = 0; i < AXES - 1; i++)
-        trn_step_uint(&step, i < b.rank ? b.dim[b.rank - 1 - i] : 1);
-    for (int i = 0; i < AXES - 1; i++)
-        trn_step_uint(&step, magic[i]);
+    for (int i = 0; i < AXES - 1; i++) {
+        divisors[i] = i < b.rank ? b.dim[b.rank - 1 - i] : 1;
+        trn_step_uint(&step, divisors[i]);
+    }
+    trn_step_divisors(&step, divisors, AXES - 1);
     for (int i = 0; i < AXES; i++)
         trn_step_uint(&step, i < b.rank ? strides[b.rank - 1 - i] : 0);
     return trn_step_elements(lower, &step, count, err);

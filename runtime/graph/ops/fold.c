@@ -77,8 +77,9 @@ static trn_status lower_fold(trn_lower *lower, const trn_node *node, trn_error *
                         (long long)overlaps(w));
     trn_step_read(&step, node->inputs[0]);
     trn_step_write(&step, node->out);
-    trn_step_uint(&step, node->out->count);
     trn_window_scalars(&step, w);
+    trn_step_uint(&step, node->out->count);
+    trn_step_divisors(&step, (int64_t[]){w->in[2], w->in[1], w->in[0], w->channels}, 4);
     step.flops = (double)node->inputs[0]->count;
     return trn_step_elements(lower, &step, node->out->count, err);
 }

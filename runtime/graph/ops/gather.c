@@ -38,8 +38,10 @@ static trn_status lower_with(trn_lower *lower, const trn_node *node, const char 
     trn_step_write(&step, node->out);
     trn_step_uint(&step, node->out->count);
     trn_step_uint(&step, node->inputs[1]->count);
-    trn_step_uint(&step, trn_split_at(&node->out->shape, axis_of(node)).inner);
+    trn_split out = trn_split_at(&node->out->shape, axis_of(node));
+    trn_step_uint(&step, out.inner);
     trn_step_uint(&step, data);
+    trn_step_divisors(&step, (int64_t[]){out.inner, out.axis}, 2);
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 

@@ -29,23 +29,25 @@ void trn_step_float(trn_step *step, double value)
     step->scalars[step->scalar_count++].f = (float)value;
 }
 
-void trn_divisor(int64_t d, uint32_t *magic, uint32_t *shift)
+/* shift = ceil(log2 d), and the magic number that makes (n * magic >> 32) + n, shifted, n / d for every n <
+ * 2^31 */
+static uint32_t magic_of(int64_t d, uint32_t *shift)
 {
     uint32_t bits = 0;
     while ((int64_t)1 << bits < d)
         bits++;
-    uint64_t rest = ((uint64_t)1 << bits) - (uint64_t)d;
     *shift = bits;
-    *magic = (uint32_t)((rest << 32) / (uint64_t)d + 1);
+    return (uint32_t)(((((uint64_t)1 << bits) - (uint64_t)d) << 32) / (uint64_t)d + 1);
 }
 
-void trn_step_divisor(trn_step *step, int64_t d)
+void trn_step_divisors(trn_step *step, const int64_t *divisors, int count)
 {
-    uint32_t magic, shift;
-    trn_divisor(d, &magic, &shift);
-    trn_step_uint(step, d);
-    trn_step_uint(step, magic);
-    trn_step_uint(step, shift);
+    uint32_t shifts = 0, shift;
+    for (int i = 0; i < count; i++) {
+        trn_step_uint(step, magic_of(divisors[i], &shift));
+        shifts |= shift << (5 * i);
+    }
+    trn_step_uint(step, shifts);
 }
 
 trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err)

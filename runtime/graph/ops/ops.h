@@ -11,11 +11,9 @@ void trn_step_read(trn_step *step, trn_tensor *tensor);
 void trn_step_write(trn_step *step, trn_tensor *tensor);
 void trn_step_uint(trn_step *step, int64_t value);
 void trn_step_float(trn_step *step, double value);
-/* d in [1, 2^31) as what divide.glsl wants: shift = ceil(log2 d) and the fraction that makes the product
- * exact for every n < 2^31. */
-void trn_divisor(int64_t d, uint32_t *magic, uint32_t *shift);
-/* Three scalars: d, magic, shift. */
-void trn_step_divisor(trn_step *step, int64_t d);
+/* The magic numbers of up to 6 divisors in [1, 2^31), then their shifts in one word, as divide.glsl wants
+ * them. */
+void trn_step_divisors(trn_step *step, const int64_t *divisors, int count);
 /* One invocation per element of a kernel whose work groups have 128, then the step is handed over. */
 trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err);
 

@@ -41,6 +41,7 @@ static trn_status lower_pad(trn_lower *lower, const trn_node *node, trn_error *e
     trn_step_uint(&step, in.inner);
     trn_step_uint(&step, in.axis);
     trn_step_uint(&step, attr_of(node)->before);
+    trn_step_divisors(&step, (int64_t[]){in.inner, node->out->shape.dim[attr_of(node)->axis]}, 2);
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 

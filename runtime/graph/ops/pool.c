@@ -20,11 +20,13 @@ static void describe(const trn_node *node, trn_text *out)
                     (long long)a->stride);
 }
 
-static void scalars(trn_step *step, const pool_attr *a)
+/* w and h: of the tensor that the invocations walk */
+static void scalars(trn_step *step, const pool_attr *a, int64_t w, int64_t h)
 {
     const int64_t values[] = {a->h, a->w, a->inner, a->out_h, a->out_w, a->size, a->stride};
     for (size_t i = 0; i < TRN_COUNT(values); i++)
         trn_step_uint(step, values[i]);
+    trn_step_divisors(step, (int64_t[]){a->inner, w, h}, 3);
 }
 
 /* Where the first maximum of a window lies, and its value (NaN wins). */
@@ -68,7 +70,7 @@ static trn_status grad_lower(trn_lower *lower, const trn_node *node, trn_error *
     trn_step_read(&step, node->inputs[1]);
     trn_step_write(&step, node->out);
     trn_step_uint(&step, node->out->count);
-    scalars(&step, a);
+    scalars(&step, a, a->w, a->h);
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 
@@ -163,7 +165,7 @@ static trn_status lower_pool(trn_lower *lower, const trn_node *node, trn_error *
     trn_step_read(&step, node->inputs[0]);
     trn_step_write(&step, node->out);
     trn_step_uint(&step, node->out->count);
-    scalars(&step, a);
+    scalars(&step, a, a->out_w, a->out_h);
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 

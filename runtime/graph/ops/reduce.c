@@ -165,6 +165,7 @@ static trn_status stage(trn_lower *lower, trn_tensor *from, trn_tensor *to, trn_
     trn_step_uint(&step, s.inner);
     trn_step_uint(&step, parts);
     trn_step_uint(&step, kind == TRN_REDUCE_MAX);
+    trn_step_divisors(&step, (int64_t[]){s.inner, parts}, 2);
     trn_step_float(&step, scale);
     step.flops = (double)(s.outer * s.axis * s.inner);
     return trn_step_elements(lower, &step, s.outer * parts * s.inner, err);

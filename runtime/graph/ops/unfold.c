@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { PLANE = 64 }; /* kernels up to this size are written by one invocation per channel */
+
 static const trn_window *window_of(const trn_node *node)
 {
     return (const void *)node->attr;
@@ -89,14 +91,17 @@ static void reference(const trn_node *node, const void *const *inputs, void *out
 static trn_status lower_unfold(trn_lower *lower, const trn_node *node, trn_error *err)
 {
     const trn_window *w = window_of(node);
-    int64_t runs = node->out->count / w->kernel[2];
+    bool planes = w->kernel[1] * (int64_t)w->kernel[2] <= PLANE;
+    int64_t runs = node->out->count / (planes ? w->kernel[1] * w->kernel[2] : w->kernel[2]);
     trn_step step = {.shader = "unfold.comp"};
     if (w->kernel[2] > 60000)
         return trn_fail(err, TRN_ERR_UNSUPPORTED, "a kernel %d wide is too wide", w->kernel[2]);
     trn_step_read(&step, node->inputs[0]);
     trn_step_write(&step, node->out);
-    trn_step_uint(&step, runs);
     trn_window_scalars(&step, w);
+    trn_step_uint(&step, runs | (planes ? (int64_t)1 << 31 : 0));
+    trn_step_divisors(
+        &step, (int64_t[]){w->kernel[1], w->kernel[0], w->channels, w->out[2], w->out[1], w->out[0]}, 6);
     return trn_step_elements(lower, &step, runs, err);
 }
 
