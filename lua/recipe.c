@@ -301,14 +301,22 @@ trn_status trn_recipe_blame(const trn_recipe *recipe, recipe_place place, const 
     return trn_wrap(err, "%s:%d: %s", recipe->name, line, place.constructor);
 }
 
-/* The setting that a model's error names first, in quotes: its line is the one to show. */
+/* Where the message names the setting, as 'key' or key=value; NULL when it does not. */
+static const char *find_setting(const char *message, const char *key)
+{
+    char quoted[80], assigned[80];
+    snprintf(quoted, sizeof quoted, "'%s'", key);
+    snprintf(assigned, sizeof assigned, " %s=", key);
+    const char *first = strstr(message, quoted), *second = strstr(message, assigned);
+    return !first || (second && second < first) ? second : first;
+}
+
+/* The setting that a model's error names first: its line is the one to show. */
 static const char *blamed_setting(const trn_job_encoder *encoder, const trn_error *err)
 {
-    char quoted[80];
     const char *first = NULL, *key = NULL;
     for (size_t i = 0; err && i < encoder->setting_count; i++) {
-        snprintf(quoted, sizeof quoted, "'%s'", encoder->settings[i].key);
-        const char *found = strstr(err->message, quoted);
+        const char *found = find_setting(err->message, encoder->settings[i].key);
         if (!found || (first && found >= first)) continue;
         first = found;
         key = encoder->settings[i].key;
@@ -426,11 +434,18 @@ static const trn_embedded_file *find_builtin(const char *name)
 
 static trn_status fail_missing(const char *path, trn_error *err)
 {
-    const char *names[64];
+    char names[32][64], word[64];
+    const char *candidates[TRN_COUNT(names)];
     size_t count = 0;
-    for (; trn_recipe_files[count].name && count < TRN_COUNT(names); count++)
-        names[count] = trn_recipe_files[count].name;
-    const char *near = strlen(path) <= 64 ? trn_nearest(trn_path_name(path), names, count) : NULL;
+    for (; trn_recipe_files[count].name && count < TRN_COUNT(names); count++) {
+        const char *name = trn_recipe_files[count].name;
+        snprintf(names[count], sizeof names[count], "%.*s", (int)(strlen(name) - strlen(".lua")), name);
+        candidates[count] = names[count];
+    }
+    const char *file = trn_path_name(path);
+    size_t length = strlen(file) - (trn_ends_with(file, ".lua") ? strlen(".lua") : 0);
+    snprintf(word, sizeof word, "%.*s", (int)TRN_MIN(length, sizeof word), file);
+    const char *near = trn_nearest(word, candidates, count);
     return trn_fail(err, TRN_ERR_IO, "recipe %s: no such file, and no built-in recipe of that name%s%s%s",
                     path, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }

@@ -296,6 +296,7 @@ static const mistake encoder_mistakes[] = {
      "recipes/x.lua:4: encoder: the first value (name) is missing; wanted the name"},
     {WITH_ENCODER("terrane.encoder 'rfc'"), "recipes/x.lua:4: encoder: "},
     {WITH_ENCODER("terrane.encoder { 'rcf',\n\nfeatures = 8,\nfeaturs = 64 }"), "recipes/x.lua:7: encoder: "},
+    {WITH_ENCODER("terrane.encoder { 'rcf',\ncell = 8,\nfeatures = 3.5 }"), "recipes/x.lua:6: encoder: "},
     {WITH_ENCODER("terrane.encoder { 'rcf', poool = 'mean' }"),
      "did you mean the field 'pool' of terrane.encoder?"},
     {WITH_ENCODER("terrane.encoder { 'rcf', pool = 'max' }"),
@@ -666,7 +667,7 @@ static void test_builtin_names(void **state)
     assert_string_equal(trn_recipe_job(recipe)->scene.paths[0], "mine.tif");
     trn_recipe_destroy(recipe);
     trn_status status = trn_recipe_load("recipes/quickstat.lua", NULL, 0, NULL, &recipe, &err);
-    assert_trn_fails(status, TRN_ERR_IO, err, "did you mean 'quickstart.lua'?");
+    assert_trn_fails(status, TRN_ERR_IO, err, "did you mean 'quickstart'?");
 }
 
 static void test_file_starts(void **state)
