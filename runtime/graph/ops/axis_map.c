@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLANES = 4 }; /* outputs of one invocation, along the outer axes */
+/* outputs of one invocation, along the outer axes; rounds of a loop that every driver grants */
+enum { PLANES = 4, LOOP_LIMIT = 60000 };
 
 typedef struct map_attr {
     int axis;
@@ -20,6 +21,10 @@ bool trn_taps_create(trn_graph *graph, int64_t rows, int64_t count, trn_taps *ta
 {
     trn_arena *arena = trn_graph_arena(graph);
     *taps = (trn_taps){.rows = rows, .count = count};
+    if (rows >= INT32_MAX || count > INT32_MAX) {
+        trn_graph_fail(graph, "axis_map: %lld taps are more than 2^31-1", (long long)count);
+        return false;
+    }
     taps->start = trn_arena_array(arena, (size_t)rows + 1, sizeof *taps->start);
     taps->index = trn_arena_array(arena, (size_t)count, sizeof *taps->index);
     taps->weight = trn_arena_array(arena, (size_t)count, sizeof *taps->weight);
@@ -162,7 +167,12 @@ const trn_op trn_op_axis_map = {
 
 trn_tensor *trn_axis_map(trn_graph *graph, trn_tensor *x, int axis, const trn_taps *taps)
 {
-    if (!x || (axis = trn_axis(graph, x, axis, "axis_map")) < 0) return NULL;
+    if (!trn_is_float(graph, x, "axis_map") || (axis = trn_axis(graph, x, axis, "axis_map")) < 0) return NULL;
+    for (int64_t j = 0; j < taps->rows; j++) {
+        if (taps->start[j + 1] - taps->start[j] > LOOP_LIMIT)
+            return trn_graph_fail(graph, "axis_map: position %lld of axis %d gathers %d values (at most %d)",
+                                  (long long)j, axis, taps->start[j + 1] - taps->start[j], LOOP_LIMIT);
+    }
     trn_tensor *inputs[4] = {
         x,
         trn_constant_int(graph, "axis_map.start", TRN_SHAPE(taps->rows + 1), taps->start),

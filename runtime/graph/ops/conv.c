@@ -28,6 +28,21 @@ static bool prepare(trn_graph *graph, const char *op, trn_tensor **x, trn_tensor
     return *x != NULL;
 }
 
+/* Windows of one position each: the image itself, with the channels last. */
+static bool is_pointwise(const trn_window *w)
+{
+    bool same = true;
+    for (int i = 0; i < 3; i++)
+        same = same && w->kernel[i] == 1 && w->stride[i] == 1 && w->padding[i] == 0;
+    return same;
+}
+
+static trn_tensor *pixels(trn_graph *graph, trn_tensor *x)
+{
+    trn_tensor *rows = trn_reshape(graph, x, TRN_SHAPE(x->shape.dim[0], x->shape.dim[1], -1));
+    return trn_permute(graph, rows, (int[]){0, 2, 1});
+}
+
 /* -> [B, windows, O] */
 static trn_tensor *tokens(trn_graph *graph, const char *op, trn_tensor *x, trn_tensor *w, trn_tensor *b,
                           int spatial, const trn_conv_desc *desc, trn_window *window)
@@ -37,7 +52,7 @@ static trn_tensor *tokens(trn_graph *graph, const char *op, trn_tensor *x, trn_t
     if (b && b->count != w->shape.dim[0])
         return trn_graph_fail(graph, "%s: a bias of %lld values for weights %s", op, (long long)b->count,
                               trn_shape_text(&w->shape, text));
-    trn_tensor *columns = trn_unfold(graph, x, window);
+    trn_tensor *columns = is_pointwise(window) ? pixels(graph, x) : trn_unfold(graph, x, window);
     return trn_linear(graph, columns, trn_reshape(graph, w, TRN_SHAPE(w->shape.dim[0], -1)), b);
 }
 

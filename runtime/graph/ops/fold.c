@@ -147,7 +147,7 @@ const trn_op trn_op_fold = {
 
 trn_tensor *trn_fold(trn_graph *graph, trn_tensor *x, const trn_window *window)
 {
-    if (!x) return NULL;
+    if (!trn_is_float(graph, x, "fold")) return NULL;
     const trn_window *w = window;
     char text[128];
     int64_t windows = (int64_t)w->out[0] * w->out[1] * w->out[2];

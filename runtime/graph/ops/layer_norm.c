@@ -260,7 +260,7 @@ const trn_op trn_op_layer_norm = {
 
 trn_tensor *trn_layer_norm(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tensor *b, float eps)
 {
-    if (!x) return NULL;
+    if (!trn_is_float(graph, x, "layer_norm")) return NULL;
     char text[128];
     int64_t C = trn_tensor_dim(x, -1);
     if (C < 1 || (w && w->count != C) || (b && b->count != C))

@@ -1,7 +1,7 @@
 /* What the operators of this folder share: filling steps, choosing row kernels. */
 #include "ops.h"
 
-enum { GROUP = 128, LOOP_LIMIT = 60000 };
+enum { GROUP = 128, SHORT_ROW = 128, LOOP_LIMIT = 60000 };
 
 static void operand(trn_step *step, trn_tensor *tensor, bool written)
 {
@@ -86,7 +86,7 @@ static bool variant_group(const trn_gpu *gpu, char why_not[128])
 
 const trn_variant trn_row_variants[TRN_ROW_VARIANTS] = {
     {"lanes", "one subgroup per row, no shared memory", variant_lanes},
-    {"group", "128 invocations per row, sums through shared memory", variant_group},
+    {"group", "32 or 128 invocations per row, sums through shared memory", variant_group},
 };
 
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
@@ -111,10 +111,19 @@ trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t
                 (long long)columns);
         step->variant = "group";
         step->reason = "shared memory";
-        step->macros[step->macro_count++] = (trn_macro){"LANES", "128"};
+        step->macros[step->macro_count++] = (trn_macro){"LANES", columns <= SHORT_ROW ? "32" : "128"};
     }
     trn_lower_groups(step, rows);
     return trn_lower_step(lower, step, err);
+}
+
+bool trn_is_float(trn_graph *graph, const trn_tensor *x, const char *op)
+{
+    char text[128];
+    if (x && x->type == TRN_F32) return true;
+    if (x)
+        trn_graph_fail(graph, "%s: %s holds integers; it takes floats", op, trn_shape_text(&x->shape, text));
+    return false;
 }
 
 const void *trn_constant_values(const trn_tensor *tensor)

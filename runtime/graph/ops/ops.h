@@ -18,7 +18,8 @@ void trn_step_divisors(trn_step *step, const int64_t *divisors, int count);
 trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err);
 
 /* Kernels that give a work group to each row (row.glsl): "lanes", one subgroup and no shared memory, for CPU
- * drivers; "group", 128 invocations and shared memory. `passes` loops over the row run per invocation. */
+ * drivers; "group", 32 or 128 invocations and shared memory. `passes` loops over the row run per invocation.
+ */
 enum { TRN_ROW_VARIANTS = 2 };
 extern const trn_variant trn_row_variants[TRN_ROW_VARIANTS];
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
@@ -26,6 +27,9 @@ trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t
 
 /* The values of a tensor that is a constant known while the graph is built, else NULL. */
 const void *trn_constant_values(const trn_tensor *tensor);
+
+/* Whether x is there and holds floats; else the graph has failed. */
+bool trn_is_float(trn_graph *graph, const trn_tensor *x, const char *op);
 
 /* ---- sliding windows (unfold.c, fold.c) ---- */
 

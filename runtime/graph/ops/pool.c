@@ -242,6 +242,7 @@ const trn_op trn_op_pool_max = {
 static int image_axis(trn_graph *graph, const trn_tensor *x, int axis, const char *op)
 {
     char text[128];
+    if (!trn_is_float(graph, x, op)) return -1;
     axis = trn_axis(graph, x, axis, op);
     if (axis < 0 || axis + 1 < x->shape.ndim) return axis;
     trn_graph_fail(graph, "%s: axis %d of %s has no width behind it", op, axis,

@@ -255,7 +255,7 @@ const trn_op trn_op_reduce = {
 
 trn_tensor *trn_reduce(trn_graph *graph, trn_tensor *x, int axis, trn_reduce_kind kind, bool keep_axis)
 {
-    if (!x || (axis = trn_axis(graph, x, axis, "reduce")) < 0) return NULL;
+    if (!trn_is_float(graph, x, "reduce") || (axis = trn_axis(graph, x, axis, "reduce")) < 0) return NULL;
     trn_shape shape = x->shape;
     shape.dim[axis] = 1;
     for (int i = axis; !keep_axis && i + 1 < shape.ndim; i++)

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+static const double LARGEST = 1e9; /* scale and offset */
+
 typedef struct axis_rule {
     const trn_resize_desc *desc;
     int64_t in, out;
@@ -58,7 +60,7 @@ static double filter_support(const axis_rule *r)
 /* The most taps a row may need. */
 static int64_t taps_per_row(const axis_rule *r)
 {
-    if (r->desc->antialias) return TRN_MIN((int64_t)ceil(2 * filter_support(r)) + 2, r->in);
+    if (r->desc->antialias) return (int64_t)TRN_MIN(ceil(2 * filter_support(r)) + 2, (double)r->in);
     return r->desc->mode == TRN_RESIZE_BICUBIC ? 4 : r->desc->mode == TRN_RESIZE_BILINEAR ? 2 : 1;
 }
 
@@ -158,8 +160,10 @@ static bool check(trn_graph *graph, const trn_tensor *x, int axis, int out_h, in
         problem = "nearest knows neither antialias nor align_corners";
     else if (scaled && (desc->scale[0] == 0 || desc->scale[1] == 0))
         problem = "only one of two scales is given";
-    else if (!isfinite(desc->scale[0] + desc->scale[1] + desc->offset[0] + desc->offset[1]))
-        problem = "scale or offset is not finite";
+    for (int i = 0; i < 2; i++) {
+        if (!(fabs(desc->scale[i]) <= LARGEST && fabs(desc->offset[i]) <= LARGEST))
+            problem = "a scale or an offset is not a number, or beyond 1e9";
+    }
     if (!problem) return true;
     trn_graph_fail(graph, "resize2d: %s to %dx%d: %s", trn_shape_text(&x->shape, text), out_h, out_w,
                    problem);

@@ -66,7 +66,7 @@ static void cost(const trn_node *node, double *flops, double *bytes)
 
 static trn_tensor *build(trn_graph *graph, const trn_op *op, trn_tensor *x)
 {
-    if (!x) return NULL;
+    if (!trn_is_float(graph, x, op->name)) return NULL;
     if (x->shape.ndim < 1) return trn_graph_fail(graph, "%s: a single number has no last axis", op->name);
     trn_node *node = trn_node_add(graph, op, &x, 1, TRN_F32, x->shape);
     return node ? node->out : NULL;

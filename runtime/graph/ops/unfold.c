@@ -18,7 +18,8 @@ bool trn_window_make(trn_graph *graph, const char *op, const int64_t channels_an
     for (int i = 0; i < 3; i++) {
         int64_t in = channels_and_size[i + 1], step = stride[i] ? stride[i] : 1;
         int64_t room = in + 2 * (int64_t)padding[i] - kernel[i];
-        if (step < 0 || padding[i] < 0 || padding[i] > INT32_MAX / 4 || kernel[i] < 1 || room < 0) {
+        if (step < 0 || padding[i] < 0 || kernel[i] < 1 || room < 0 ||
+            in + 2 * (int64_t)padding[i] > INT32_MAX) {
             trn_graph_fail(
                 graph,
                 "%s: a kernel of %lld with stride %d and padding %d does not fit %lld positions along %s", op,
@@ -167,7 +168,7 @@ const trn_op trn_op_unfold = {
 
 trn_tensor *trn_unfold(trn_graph *graph, trn_tensor *x, const trn_window *window)
 {
-    if (!x) return NULL;
+    if (!trn_is_float(graph, x, "unfold")) return NULL;
     const trn_window *w = window;
     char text[128];
     trn_shape wanted = TRN_SHAPE(x->shape.dim[0], w->channels, w->in[0], w->in[1], w->in[2]);
