@@ -59,6 +59,18 @@ fail:
     return status;
 }
 
+/* Compiling checks this itself, planning does not. */
+static trn_status check_plan_memory(const job_plan *plan, trn_gpu *gpu, const trn_exec *exec, trn_error *err)
+{
+    trn_exec_summary summary = trn_exec_summarize(exec);
+    uint64_t limit = plan->job->memory_limit ? plan->job->memory_limit : trn_gpu_memory_available(gpu);
+    uint64_t need = summary.weight_bytes + summary.arena_bytes;
+    char need_text[32], limit_text[32];
+    if (need <= limit) return TRN_OK;
+    return trn_fail(err, TRN_ERR_MEMORY, "the graph needs %s of device memory and %s is available",
+                    trn_format_bytes(need, need_text), trn_format_bytes(limit, limit_text));
+}
+
 static trn_status compile(const job_plan *plan, trn_gpu *gpu, int batch, int tile, bool plan_only,
                           job_engine *out, trn_error *err)
 {
@@ -70,6 +82,7 @@ static trn_status compile(const job_plan *plan, trn_gpu *gpu, int batch, int til
     out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / batch;
     trn_compile_options options = {.plan_only = plan_only, .memory_limit = plan->job->memory_limit};
     status = trn_compile(out->graph, gpu, &options, &out->exec, err);
+    if (status == TRN_OK && plan_only) status = check_plan_memory(plan, gpu, out->exec, err);
     if (status != TRN_OK) job_engine_destroy(out);
     return status;
 }

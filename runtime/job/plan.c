@@ -157,7 +157,7 @@ static trn_status choose_bands(job_plan *plan, planned_encoder *member, trn_erro
     if (status != TRN_OK) return status;
     status = trn_encoder_choose_bands(member->encoder, names, count, index, max, &member->channel_count,
                                       &notes, err);
-    if (notes.length) job_plan_note(plan, "%s: %s", wish->model, notes.data);
+    if (notes.length) job_plan_note(plan, "%s", notes.data);
     trn_text_free(&notes);
     if (status == TRN_ERR_ARGUMENT && !plan->sensor && !wish->bands && err) {
         size_t used = strlen(err->message);
@@ -188,7 +188,7 @@ static trn_status bind_weights(job_plan *plan, planned_encoder *member, trn_erro
     trn_text report = {0};
     trn_status status = trn_weights_open(wish->weights, NULL, &member->weights, err);
     if (status == TRN_OK) status = trn_encoder_load(member->encoder, member->weights, &report, err);
-    if (status == TRN_OK && report.length) job_plan_note(plan, "%s: %s", wish->model, report.data);
+    if (status == TRN_OK && report.length) job_plan_note(plan, "%s", report.data);
     trn_text_free(&report);
     return status;
 }
