@@ -126,7 +126,7 @@ static bool is(token t, token_kind kind, const char *text)
 
 static bool is_mark(token t, const char *marks)
 {
-    return t.kind == TOKEN_MARK && strchr(marks, *t.start);
+    return t.kind == TOKEN_MARK && *t.start && strchr(marks, *t.start);
 }
 
 /* `=` of a field, not of a comparison. */
