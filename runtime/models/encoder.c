@@ -24,7 +24,10 @@ static trn_status prepare(trn_encoder *encoder, const char *extra, const trn_set
     encoder->values = values;
     trn_status status = trn_settings_resolve(encoder->arena, name, family->settings, family->setting_count,
                                              configuration, given, count, values, err);
-    return status == TRN_OK ? family->configure(encoder, err) : status;
+    if (status == TRN_OK) status = family->configure(encoder, err);
+    encoder->usual_unit = encoder->spec.unit;
+    encoder->usual_scale = encoder->spec.value_scale;
+    return status;
 }
 
 static trn_status create(const trn_family *family, const trn_model_config *config, const char *extra,
@@ -199,6 +202,19 @@ done:
     return status;
 }
 
+/* The spec's unit is that of the bands in use, when they have one in common. */
+static void settle_unit(trn_encoder *encoder)
+{
+    trn_encoder_spec *spec = &encoder->spec;
+    const trn_encoder_band *first = &spec->bands[encoder->chosen[0]];
+    spec->unit = encoder->usual_unit;
+    spec->value_scale = encoder->usual_scale;
+    for (size_t i = 1; i < encoder->chosen_count; i++)
+        if (spec->bands[encoder->chosen[i]].unit != first->unit) return;
+    spec->unit = first->unit;
+    spec->value_scale = first->value_scale;
+}
+
 static trn_status choose_known(trn_encoder *encoder, const char *const *scene, size_t scene_count, int *index,
                                size_t max, size_t *count, trn_text *notes, trn_error *err)
 {
@@ -219,6 +235,7 @@ static trn_status choose_known(trn_encoder *encoder, const char *const *scene, s
     }
     encoder->chosen = chosen;
     encoder->chosen_count = *count = n;
+    settle_unit(encoder);
     return TRN_OK;
 }
 

@@ -51,7 +51,8 @@ typedef struct trn_encoder_spec {
     size_t band_count;
     /* values fed = physical value in this unit * value_scale; TRN_UNIT_ANY: as stored. TRN_UNIT_BYTE wants
      * display values: a scene of reflectance reaches such an encoder only by a scale that the user gives,
-     * none is guessed. Where a band's own unit differs, the band's holds. */
+     * none is guessed. Once bands are chosen that share a unit, it is theirs; where a band's own unit still
+     * differs (radar beside optical bands), the band's holds. */
     trn_unit unit;
     double value_scale;
     int tile;          /* natural window side in pixels */

@@ -93,6 +93,8 @@ struct trn_encoder {
     int image_channels; /* that an encoder of any bands insists on; 0: any */
     int *chosen;        /* indices into spec.bands (or scene bands); NULL until chosen */
     size_t chosen_count;
+    trn_unit usual_unit; /* of the family, before bands are chosen */
+    double usual_scale;
     trn_weights *weights; /* NULL until loaded */
     bool owns_weights;
     trn_parameters parameters;

@@ -32,12 +32,20 @@ static inline void staged_add(void *user, const char *name, trn_tensor *tensor)
     trn_output_add(s->graph, name, tensor);
 }
 
+static trn_gpu *the_gpu;
+
+static inline void close_gpu(void)
+{
+    trn_gpu_close(the_gpu);
+}
+
 static inline trn_gpu *open_gpu(void)
 {
-    static trn_gpu *gpu;
     trn_error err = {0};
-    if (!gpu) assert_trn_ok(trn_gpu_open(NULL, &gpu, &err), err);
-    return gpu;
+    if (the_gpu) return the_gpu;
+    assert_trn_ok(trn_gpu_open(NULL, &the_gpu, &err), err);
+    atexit(close_gpu);
+    return the_gpu;
 }
 
 static inline void staged_allocate(staged *s)

@@ -255,6 +255,7 @@ static void test_band_groups(void **state)
     (void)state;
     static const int whole[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12};
     static const char *const few[] = {"swir22", "red", "green", "nir", "vv"};
+    static const char *const radar[] = {"vh", "vv"};
     static const char *const wrong[] = {"thermal", "pan", "vv"};
     int index[16];
     size_t count;
@@ -274,6 +275,11 @@ static void test_band_groups(void **state)
     assert_int_equal(index[0], 3);
     assert_non_null(strstr(trn_text_get(&notes), "without blue, green, red: the scene has no blue"));
     assert_non_null(strstr(trn_text_get(&notes), "without swir16, swir22: the scene has no swir16"));
+    assert_int_equal(trn_encoder_get_spec(encoder)->unit, TRN_UNIT_REFLECTANCE);
+    assert_trn_ok(trn_encoder_choose_bands(encoder, radar, 2, index, 16, &count, NULL, &err), err);
+    assert_true(count == 2 && index[0] == 1 && index[1] == 0);
+    assert_int_equal(trn_encoder_get_spec(encoder)->unit, TRN_UNIT_DECIBEL);
+    assert_true(fabs(trn_encoder_get_spec(encoder)->value_scale - 1) < 1e-12);
     assert_trn_fails(
         trn_encoder_choose_bands(encoder, wrong, TRN_COUNT(wrong), index, 16, &count, NULL, &err),
         TRN_ERR_ARGUMENT, err, "galileo-nano");
@@ -281,6 +287,32 @@ static void test_band_groups(void **state)
     assert_non_null(strstr(err.message, "rededge1"));
     trn_text_free(&notes);
     trn_encoder_destroy(encoder);
+}
+
+/* The file as it is published: PyTorch, other names of the same tensors. */
+static void test_published_file(void **state)
+{
+    (void)state;
+    const char *shared = getenv("TERRANE_SHARED");
+    char *path = test_path(shared ? shared : "../shared", "weights/galileo-nano/encoder.pt");
+    bool there = trn_path_exists(path);
+    trn_weights *a = there ? open_weights(path) : NULL, *b = open_weights(test_golden_path(weights_file));
+    trn_encoder *encoder = make_encoder("galileo-nano", NULL, 0);
+    uint64_t elements = 0;
+    trn_error err = {0};
+    for (size_t i = 0; i < trn_weights_count(b); i++) {
+        const trn_weight *weight = trn_weights_at(b, i);
+        trn_shape shape = {.ndim = weight->ndim};
+        memcpy(shape.dim, weight->shape, (size_t)weight->ndim * sizeof *weight->shape);
+        elements += (uint64_t)trn_shape_count(&shape);
+    }
+    assert_int_equal(elements, encoder->config->info.parameters);
+    if (there) assert_trn_ok(trn_encoder_load(encoder, a, NULL, &err), err);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(a);
+    trn_weights_close(b);
+    free(path);
+    if (!there) skip();
 }
 
 static trn_features build_public(trn_encoder *encoder, staged *s, int64_t channels,
@@ -392,11 +424,17 @@ static void test_only_present_groups(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels),         cmocka_unit_test(test_full_size_kernel_is_unchanged),
-        cmocka_unit_test(test_tables),          cmocka_unit_test(test_mixed_masks),
-        cmocka_unit_test(test_sentinel2_only),  cmocka_unit_test(test_all_visible),
-        cmocka_unit_test(test_band_groups),     cmocka_unit_test(test_public_encoder),
-        cmocka_unit_test(test_ndvi_of_nothing), cmocka_unit_test(test_only_present_groups),
+        cmocka_unit_test(test_kernels),
+        cmocka_unit_test(test_full_size_kernel_is_unchanged),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_mixed_masks),
+        cmocka_unit_test(test_sentinel2_only),
+        cmocka_unit_test(test_all_visible),
+        cmocka_unit_test(test_published_file),
+        cmocka_unit_test(test_band_groups),
+        cmocka_unit_test(test_public_encoder),
+        cmocka_unit_test(test_ndvi_of_nothing),
+        cmocka_unit_test(test_only_present_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
