@@ -26,7 +26,13 @@ trn_status trn_wrap(trn_error *err, const char *fmt, ...)
     va_end(args);
     if (n < 0) n = 0;
     if ((size_t)n >= sizeof err->message) n = (int)sizeof err->message - 1;
-    snprintf(err->message + n, sizeof err->message - (size_t)n, "%s%s", cause[0] ? ": " : "", cause);
+    const char *const parts[] = {cause[0] ? ": " : "", cause};
+    for (size_t i = 0; i < TRN_COUNT(parts); i++) { /* cut where the message is full */
+        size_t left = sizeof err->message - 1 - (size_t)n, length = TRN_MIN(strlen(parts[i]), left);
+        memcpy(err->message + n, parts[i], length);
+        n += (int)length;
+    }
+    err->message[n] = 0;
     if (err->code == TRN_OK) err->code = TRN_ERR_INTERNAL;
     return err->code;
 }
@@ -52,16 +58,26 @@ trn_status trn_fail_cancelled(trn_error *err, const char *what)
 const char *trn_status_name(trn_status code)
 {
     switch (code) {
-    case TRN_OK: return "ok";
-    case TRN_ERR_INTERNAL: return "internal error";
-    case TRN_ERR_ARGUMENT: return "wrong argument";
-    case TRN_ERR_IO: return "i/o error";
-    case TRN_ERR_FORMAT: return "bad file";
-    case TRN_ERR_UNSUPPORTED: return "unsupported";
-    case TRN_ERR_MEMORY: return "out of memory";
-    case TRN_ERR_DEVICE: return "device error";
-    case TRN_ERR_DEVICE_LOST: return "device lost";
-    case TRN_ERR_CANCELLED: return "cancelled";
+    case TRN_OK:
+        return "ok";
+    case TRN_ERR_INTERNAL:
+        return "internal error";
+    case TRN_ERR_ARGUMENT:
+        return "wrong argument";
+    case TRN_ERR_IO:
+        return "i/o error";
+    case TRN_ERR_FORMAT:
+        return "bad file";
+    case TRN_ERR_UNSUPPORTED:
+        return "unsupported";
+    case TRN_ERR_MEMORY:
+        return "out of memory";
+    case TRN_ERR_DEVICE:
+        return "device error";
+    case TRN_ERR_DEVICE_LOST:
+        return "device lost";
+    case TRN_ERR_CANCELLED:
+        return "cancelled";
     }
     return "unknown";
 }

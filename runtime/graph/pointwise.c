@@ -341,10 +341,10 @@ static void case_domain(trn_graph *graph)
 
 static void case_long_chain(trn_graph *graph)
 {
+    static const char names[] = "abcdefghijklmnopqrstuvwxyzABCDEF"; /* each tail of it is a name of its own */
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(2, 19, 33)), *y = x;
     for (int i = 0; i < 30; i++)
-        y = trn_add(graph, trn_unary(graph, "tanh", y),
-                    trn_input(graph, "abcdefghijklmnopqrstuvwxyzABCDEF" + i, TRN_F32, TRN_SHAPE(33)));
+        y = trn_add(graph, trn_unary(graph, "tanh", y), trn_input(graph, &names[i], TRN_F32, TRN_SHAPE(33)));
     trn_output_add(graph, "y", y);
 }
 
