@@ -70,13 +70,12 @@ void trn_quirk_names(uint32_t quirks, trn_text *out);
 typedef enum trn_access { TRN_ACCESS_AUTO, TRN_ACCESS_ADDRESS, TRN_ACCESS_STORAGE } trn_access;
 
 typedef struct trn_gpu_options {
-    const char *device; /* index or part of a name; NULL: $TERRANE_DEVICE, else the best (discrete,
-                           integrated, CPU) */
-    trn_access
-        access;      /* AUTO: addresses where they work; "storage" in $TERRANE_DISABLE's opposite: see docs */
-    bool validation; /* also $TERRANE_VALIDATE=1: enables the Khronos layer; its messages become errors of the
-                        call */
-    bool no_disk_cache;    /* also $TERRANE_DISABLE=shader-cache */
+    const char *device; /* index, or part of a name or type, in any case; NULL: $TERRANE_DEVICE, else the best
+                           (discrete, integrated, virtual, CPU) */
+    trn_access access;  /* AUTO: addresses where they work and $TERRANE_DISABLE does not name "address" */
+    bool validation;    /* or $TERRANE_VALIDATE=1: enables the Khronos layer; its warnings and errors fail the
+                           call that meets them; $TERRANE_VALIDATE=abort: they end the process, for test runs */
+    bool no_disk_cache; /* or $TERRANE_DISABLE=shader-cache: neither reads nor writes the cache folder */
     double submit_seconds; /* target length of one submission; 0: 0.1 */
     /* fault injection for tests: the n-th submission reports device lost, the n-th allocation of device
      * memory fails; 0 = never */
@@ -89,8 +88,9 @@ trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out,
 void trn_gpu_close(trn_gpu *gpu);        /* after everything made from it; NULL is fine */
 const trn_device_info *trn_gpu_info(const trn_gpu *gpu);
 trn_access trn_gpu_access(const trn_gpu *gpu); /* ADDRESS or STORAGE */
-/* Whether a feature is switched off by $TERRANE_DISABLE=a,b,... ("coopmat", "fp16", "fusion", "shader-cache",
- * "address"). */
+/* Whether a feature is switched off by $TERRANE_DISABLE=a,b,... Here it knows "address", "unified" (copies go
+ * through staging even where device memory is host-visible), "shader-cache", "fp16" and "coopmat" (the device
+ * then looks as if it lacked them); other rooms have words of their own ("fusion"). */
 bool trn_gpu_disabled(const char *feature);
 
 typedef struct trn_gpu_stats {
@@ -188,12 +188,13 @@ trn_status trn_program_add(trn_program *program, const trn_dispatch *dispatch, t
  * message names the operators in flight, only closing is possible. */
 trn_status trn_program_run(trn_program *program, const trn_progress *progress, trn_error *err);
 /* The two halves of it: submit returns a ticket at once, wait blocks until that work is done. Submissions of
- * one gpu run in order. */
+ * one gpu run in order. A program that was never run is measured first: then submit returns only when the
+ * work is done. */
 trn_status trn_program_submit(trn_program *program, uint64_t *ticket, trn_error *err);
 trn_status trn_gpu_wait(trn_gpu *gpu, uint64_t ticket, trn_error *err);
 
-/* Seconds of each dispatch of the last run, measured by timestamps, in order of addition. Off until asked
- * for. */
+/* Seconds of each dispatch of the last measured run, by timestamps, in order of addition. The first run is
+ * measured; with profiling on every run is, each dispatch alone between barriers. */
 typedef struct trn_dispatch_time {
     const char *label;
     double seconds, flops, bytes;
