@@ -14,7 +14,7 @@
 #define TM 8 // queries, a multiple of SG
 #endif
 #ifndef TN
-#define TN 2 // times SG keys at a time
+#define TN 1 // times SG keys at a time
 #endif
 #ifndef HEAD
 #define HEAD 64
@@ -25,6 +25,32 @@
 #include "wide.glsl"
 
 layout(local_size_x = SG) in;
+
+// Written out: old drivers do not unroll loops whose counter is not linear, nor those around them.
+float largest_of_lanes(float value, uint lane)
+{
+    value = max(value, subgroupShuffle(value, lane ^ 1u));
+    value = max(value, subgroupShuffle(value, lane ^ 2u));
+#if SG > 4
+    value = max(value, subgroupShuffle(value, lane ^ 4u));
+#endif
+#if SG > 8
+    value = max(value, subgroupShuffle(value, lane ^ 8u));
+#endif
+    return value;
+}
+float sum_of_lanes(float value, uint lane)
+{
+    value += subgroupShuffle(value, lane ^ 1u);
+    value += subgroupShuffle(value, lane ^ 2u);
+#if SG > 4
+    value += subgroupShuffle(value, lane ^ 4u);
+#endif
+#if SG > 8
+    value += subgroupShuffle(value, lane ^ 8u);
+#endif
+    return value;
+}
 
 void main()
 {
@@ -78,7 +104,7 @@ void main()
                 score[i][n] = visible[n] ? score[i][n] * p.scale : LOW;
                 m = max(m, score[i][n]);
             }
-            [[unroll]] for (uint o = SG / 2; o > 0; o /= 2) m = max(m, subgroupShuffle(m, lane ^ o));
+            m = largest_of_lanes(m, lane);
             m = max(m, largest[i]);
             float shrink = exp(largest[i] - m);
             largest[i] = m;
@@ -108,7 +134,7 @@ void main()
     float result[TM * E];
     [[unroll]] for (int i = 0; i < TM; i++) {
         float all = total[i];
-        [[unroll]] for (uint o = SG / 2; o > 0; o /= 2) all += subgroupShuffle(all, lane ^ o);
+        all = sum_of_lanes(all, lane);
         float scale = all > 0.0 ? 1.0 / all : 0.0;
         [[unroll]] for (int e = 0; e < E; e++) result[i * E + e] = sum[i][e] * scale;
     }

@@ -10,7 +10,6 @@ extern const trn_op trn_op_attention;
 
 enum {
     MAX_HEAD = 256,
-    KEPT_HEAD = 64,      /* heads up to here keep their queries in registers */
     LOOP_ROUNDS = 60000, /* rounds of one invocation that every driver grants, less those of the end */
 };
 enum { Q, K, V, LAYOUT, MASK, INPUTS }; /* of the node */
@@ -296,13 +295,12 @@ static trn_status lower_lanes(trn_lower *lower, const trn_node *node, trn_error 
     const trn_device_info *info = trn_lower_device(lower);
     const trn_attention_desc *d = desc_of(node);
     int lanes = (int)info->subgroup_size, queries = TRN_MAX(8, lanes);
-    bool kept = d->head_size <= KEPT_HEAD;
+    if (t && tn > 1) tn = atoi(t);
     trn_step step = {.shader = "attention_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
     if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
     macro(lower, &step, "SG", lanes);
     macro(lower, &step, "TM", queries);
-    if (kept) macro(lower, &step, "Q_KEPT", 1);
-    return add_step(lower, node, &step, queries, lanes, kept ? 1 : 1 + (d->head_size + 7) / 8, err);
+    return add_step(lower, node, &step, queries, lanes, 1 + lanes + (d->head_size + 7) / 8, err);
 }
 
 static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error *err)
