@@ -295,7 +295,6 @@ static trn_status lower_lanes(trn_lower *lower, const trn_node *node, trn_error 
     const trn_device_info *info = trn_lower_device(lower);
     const trn_attention_desc *d = desc_of(node);
     int lanes = (int)info->subgroup_size, queries = TRN_MAX(8, lanes);
-    if (t && tn > 1) tn = atoi(t);
     trn_step step = {.shader = "attention_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
     if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
     macro(lower, &step, "SG", lanes);
