@@ -144,6 +144,13 @@ trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const cha
 bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint8_t key[32]);
 void trn_shader_close(trn_gpu *gpu);
 
+/* ---- spirv.c ---- */
+
+/* Refuses what Vulkan leaves undefined: work groups above the device's limits, bindings and push constants
+ * that the description does not have. */
+trn_status trn_spirv_check(const trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
+                           size_t count, trn_error *err);
+
 trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err);
 void trn_pipelines_close(trn_gpu *gpu);
 

@@ -86,32 +86,6 @@ void trn_pipelines_close(trn_gpu *gpu)
 
 /* ---- kernels ---- */
 
-/* A work group above the device's limits is undefined behaviour in Vulkan: read the size from the SPIR-V. */
-static trn_status check_group_size(const trn_gpu *gpu, const uint32_t *words, size_t bytes, const char *name,
-                                   trn_error *err)
-{
-    enum { HEADER = 5, OP_EXECUTION_MODE = 16, MODE_LOCAL_SIZE = 17 };
-    size_t count = bytes / 4;
-    if (bytes % 4 || count < HEADER || words[0] != 0x07230203u)
-        return trn_fail(err, TRN_ERR_INTERNAL, "shader %s: the compiler gave no SPIR-V", name);
-    for (size_t at = HEADER; at < count;) {
-        size_t length = words[at] >> 16;
-        if (!length || length > count - at)
-            return trn_fail(err, TRN_ERR_INTERNAL, "shader %s: broken SPIR-V at word %zu", name, at);
-        if ((words[at] & 0xffff) == OP_EXECUTION_MODE && length >= 6 && words[at + 2] == MODE_LOCAL_SIZE) {
-            const uint32_t *size = words + at + 3, *max = gpu->info.max_group_size;
-            uint64_t invocations = (uint64_t)size[0] * size[1] * size[2];
-            if (size[0] > max[0] || size[1] > max[1] || size[2] > max[2] ||
-                invocations > gpu->info.max_invocations)
-                return trn_fail(err, TRN_ERR_UNSUPPORTED,
-                                "shader %s wants work groups of %ux%ux%u; device %s allows %u invocations",
-                                name, size[0], size[1], size[2], gpu->info.name, gpu->info.max_invocations);
-        }
-        at += length;
-    }
-    return TRN_OK;
-}
-
 static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
                                   size_t bytes, VkPipeline *out, trn_error *err)
 {
@@ -162,7 +136,7 @@ static trn_status build(trn_gpu *gpu, const trn_kernel_desc *desc, const char *t
     uint32_t *words = NULL;
     size_t bytes = 0;
     trn_status status = trn_shader_spirv(gpu, desc, text, kernel->key, &words, &bytes, err);
-    if (status == TRN_OK) status = check_group_size(gpu, words, bytes, desc->shader, err);
+    if (status == TRN_OK) status = trn_spirv_check(gpu, desc, words, bytes / 4, err);
     if (status == TRN_OK) status = create_pipeline(gpu, desc, words, bytes, &kernel->pipeline, err);
     free(words);
     return status == TRN_OK ? trn_gpu_validated(gpu, err) : status;

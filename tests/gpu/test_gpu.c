@@ -773,19 +773,45 @@ static void validates(void **state)
     on_each(check_profile, (trn_gpu_options){.validation = true});
 }
 
-/* The messages are seen at all: more push constants than declared are used by the shader's block. */
+/* The messages are seen at all: more shared memory than any device has. */
 static void reports_validation(void **state)
 {
     (void)state;
+    static const char text[] = "#define BUFFERS(B) B(0, Float, x)\n#define SCALARS uint count;\n"
+                               "#include \"terrane.glsl\"\nlayout(local_size_x = 64) in;\n"
+                               "shared float big[100000000];\nvoid main() {\n"
+                               "    big[gl_LocalInvocationIndex] = AT(x, p.count);\n    barrier();\n"
+                               "    AT(x, 0) = big[p.count];\n}\n";
     trn_error err = {0};
     const trn_kernel *kernel;
-    trn_gpu *gpu = open_with((trn_gpu_options){.validation = true, .access = TRN_ACCESS_STORAGE});
-    trn_kernel_desc desc = {.shader = "wrong", .buffers = 1, .scalars = 2};
-    /* the text binds two buffers, the description knows one */
-    trn_status status = trn_gpu_kernel_from_text(gpu, &desc, axpy_text, &kernel, &err);
+    trn_gpu *gpu = open_with((trn_gpu_options){.validation = true});
+    trn_kernel_desc desc = {.shader = "wrong", .buffers = 1, .scalars = 1};
+    trn_status status = trn_gpu_kernel_from_text(gpu, &desc, text, &kernel, &err);
     assert_trn_fails(status, TRN_ERR_INTERNAL, err, "validation");
     assert_true(trn_gpu_get_stats(gpu).validation_messages > 0);
     trn_gpu_close(gpu);
+}
+
+/* A shader that takes more than its description says would read what nobody set. */
+static void check_mismatch(trn_gpu *gpu)
+{
+    trn_error err = {0};
+    const trn_kernel *kernel;
+    trn_kernel_desc desc = axpy_desc();
+    desc.scalars = 1;
+    assert_trn_fails(trn_gpu_kernel_from_text(gpu, &desc, axpy_text, &kernel, &err), TRN_ERR_INTERNAL, err,
+                     "of its description");
+    desc = axpy_desc();
+    desc.buffers = 1;
+    assert_trn_fails(trn_gpu_kernel_from_text(gpu, &desc, axpy_text, &kernel, &err), TRN_ERR_INTERNAL, err,
+                     "its description");
+    assert_null(kernel);
+}
+
+static void refuses_mismatches(void **state)
+{
+    (void)state;
+    on_each(check_mismatch, (trn_gpu_options){0});
 }
 
 static void knows_switches(void **state)
@@ -837,6 +863,7 @@ int main(void)
         cmocka_unit_test(stops_on_request),
         cmocka_unit_test(refuses_wrong_dispatches),
         cmocka_unit_test(refuses_wrong_kernels),
+        cmocka_unit_test(refuses_mismatches),
         cmocka_unit_test(passes_macros),
         cmocka_unit_test(caches_shaders),
         cmocka_unit_test(remembers_tuning),
