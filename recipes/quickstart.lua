@@ -10,10 +10,10 @@ return terrane.embed {
     title = "Landsat 7 demo: two random-feature encoders as one embedding",
     scene = terrane.scene { p.scene, sensor = "landsat7" },
     encoders = {
-        terrane.encoder { "rcf", features = p.features, cell = 8, patch = 3 }, -- fine texture
-        terrane.encoder { "rcf", features = p.features, cell = 8, patch = 9, seed = 2 }, -- coarse texture
+        terrane.encoder { "rcf", features = p.features, cell = 4, patch = 3 }, -- fine texture
+        terrane.encoder { "rcf", features = p.features, cell = 8, patch = 7, seed = 2 }, -- coarse texture
     },
-    fusion = terrane.concat { cell = 8, l2 = true },
+    fusion = terrane.concat { cell = 4, l2 = true },
     tile = 128,
     overlap = 32,
     export = {

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_SIDE = 2048, SAMPLES = 8192, SAMPLE_BYTES = 64 << 20, COLOURS = 3 };
+/* a picture of fewer than GOOD_SIDE cells is enlarged, each cell to a square of whole pixels */
+enum { MAX_SIDE = 2048, GOOD_SIDE = 512, SAMPLES = 8192, SAMPLE_BYTES = 64 << 20, COLOURS = 3 };
 
 typedef struct preview {
     FILE *spool;           /* [height, width, channels] float32, deleted already */
@@ -166,17 +167,33 @@ static void spread_grey(preview *p)
         p->pixels[i * 4 + 1] = p->pixels[i * 4 + 2] = p->pixels[i * 4];
 }
 
+/* Each cell as zoom x zoom pixels. malloc'd. */
+static uint8_t *enlarge(const preview *p, int64_t zoom)
+{
+    size_t width = (size_t)(p->width * zoom), height = (size_t)(p->height * zoom);
+    uint8_t *pixels = malloc(width * height * 4);
+    for (size_t y = 0; pixels && y < height; y++) {
+        const uint8_t *row = p->pixels + y / (size_t)zoom * (size_t)p->width * 4;
+        for (size_t x = 0; x < width; x++)
+            memcpy(pixels + (y * width + x) * 4, row + x / (size_t)zoom * 4, 4);
+    }
+    return pixels;
+}
+
 static trn_status write_png(const trn_writer *writer, const preview *p, trn_error *err)
 {
+    int64_t zoom = TRN_MAX(GOOD_SIDE / TRN_MAX(p->width, p->height), 1);
+    uint8_t *pixels = enlarge(p, zoom);
+    if (!pixels) return trn_fail_memory(err, (size_t)(p->width * p->height * zoom * zoom * 4), "a preview");
     png_image image = {.version = PNG_IMAGE_VERSION,
-                       .width = (png_uint_32)p->width,
-                       .height = (png_uint_32)p->height,
+                       .width = (png_uint_32)(p->width * zoom),
+                       .height = (png_uint_32)(p->height * zoom),
                        .format = PNG_FORMAT_RGBA};
     FILE *file = fopen(trn_output_path(writer->output), "wb");
-    if (!file) return trn_fail_errno(err, "write", writer->path);
-    bool good = png_image_write_to_stdio(&image, file, 0, p->pixels, 0, NULL) && !fflush(file);
+    bool good = file && png_image_write_to_stdio(&image, file, 0, pixels, 0, NULL) && !fflush(file);
     trn_status status = good ? TRN_OK : trn_fail_errno(err, "write", writer->path);
-    if (fclose(file) && good) status = trn_fail_errno(err, "write", writer->path);
+    if (file && fclose(file) && good) status = trn_fail_errno(err, "write", writer->path);
+    free(pixels);
     return status;
 }
 

@@ -382,18 +382,17 @@ static trn_status fit(trn_encoder *encoder, const float *windows, size_t count, 
 
 /* ---- graph ---- */
 
-/* relu(sign*r - bias) averaged over cells: [B,F,h,w] -> [B,F,h/cell,w/cell] */
+/* relu(sign*r - bias) averaged over cells: [B,h,w,F] -> [B,h/cell,w/cell,F] */
 static trn_tensor *half(const trn_encoder *encoder, trn_graph *graph, trn_tensor *responses, float sign)
 {
     int cell = (int)trn_encoder_int(encoder, RCF_CELL);
     trn_tensor *x = trn_affine(graph, responses, sign, (float)-trn_encoder_real(encoder, RCF_BIAS));
     x = trn_unary(graph, "relu", x);
-    return cell > 1 ? trn_pool2d(graph, x, 2, TRN_POOL_MEAN, cell, cell) : x;
+    return cell > 1 ? trn_pool2d(graph, x, 1, TRN_POOL_MEAN, cell, cell) : x;
 }
 
 static void build_rcf(trn_encoder *encoder, const trn_build *build, trn_features *out)
 {
-    static const int channels_last[] = {0, 2, 3, 1};
     trn_graph *graph = build->scope.graph;
     const rcf_filters *filters = encoder->state;
     int patch = (int)trn_encoder_int(encoder, RCF_PATCH), cell = (int)trn_encoder_int(encoder, RCF_CELL);
@@ -403,9 +402,12 @@ static void build_rcf(trn_encoder *encoder, const trn_build *build, trn_features
     trn_tensor *kernel = trn_constant(graph, "rcf.kernel", shape, filters->kernel);
     trn_tensor *bias = trn_constant(graph, "rcf.bias", TRN_SHAPE(features / 2), filters->bias);
     trn_conv_desc conv = {.padding = {0, patch / 2, patch / 2}};
-    trn_tensor *responses = trn_conv2d(graph, build->x, kernel, bias, &conv);
+    trn_tensor *responses = trn_conv_tokens(graph, build->x, kernel, bias, &conv);
+    responses = trn_reshape(
+        graph, responses,
+        TRN_SHAPE(build->batch, trn_tensor_dim(build->x, 2), trn_tensor_dim(build->x, 3), features / 2));
     trn_tensor *halves[] = {half(encoder, graph, responses, 1), half(encoder, graph, responses, -1)};
-    trn_tensor *x = trn_permute(graph, trn_concat(graph, halves, 2, 1), channels_last);
+    trn_tensor *x = trn_concat(graph, halves, 2, 3);
     if (build->options->pool == TRN_FEATURES_DENSE) {
         trn_features_grid(out, x, cell);
         return;

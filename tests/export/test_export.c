@@ -307,6 +307,21 @@ static uint8_t *read_png(const char *path, unsigned *width, unsigned *height)
     return pixels;
 }
 
+/* One pixel of each cell of an enlarged picture, in place; its first row must be of one colour. */
+static void take_cells(uint8_t *pixels, unsigned width, unsigned height, unsigned zoom)
+{
+    for (unsigned y = 0; y < height * zoom; y++) {
+        for (unsigned x = 0; x < width * zoom; x++) {
+            const uint8_t *pixel = pixels + ((size_t)y * width * zoom + x) * 4;
+            uint8_t *cell = pixels + ((size_t)(y / zoom) * width + x / zoom) * 4;
+            if (y % zoom == 0 && x % zoom == 0)
+                memmove(cell, pixel, 4);
+            else if (y % zoom == 0)
+                assert_memory_equal(pixel, pixel - 4, 4);
+        }
+    }
+}
+
 static void previews_show_components(void **state)
 {
     (void)state;
@@ -325,7 +340,8 @@ static void previews_show_components(void **state)
         assert_trn_ok(trn_writer_rows(writer, 13, 17, values + 13 * 40 * 100, &err), err);
         assert_trn_ok(trn_writer_finish(writer, &err), err);
         pictures[again] = read_png(path, &width, &height);
-        assert_true(width == 40 && height == 30);
+        assert_true(width == 480 && height == 360); /* small grids are enlarged */
+        take_cells(pictures[again], 40, 30, 12);
     }
     assert_memory_equal(pictures[0], pictures[1], 4800);
     for (int i = 0; i < 1200; i++)
