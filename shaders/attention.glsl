@@ -7,7 +7,7 @@
 #define MASK_BUFFER(B)
 #endif
 #define BUFFERS(B) B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, y) MASK_BUFFER(B)
-#define SCALARS uint windows, heads, queries, keys, blocks; float scale;
+#define SCALARS uint windows, heads, queries, keys, blocks, groups; float scale;
 #include "terrane.glsl"
 
 const float LOW = -1.7e38; // lower than any score, and finite: differences of two stay numbers

@@ -55,6 +55,7 @@ float sum_of_lanes(float value, uint lane)
 void main()
 {
     uint lane = gl_SubgroupInvocationID;
+    if (GROUP_INDEX >= p.groups) return; // the last row of groups is not full
     Place at = place_of(GROUP_INDEX, TM);
     uint64_t q_at[TM / SG];
     uint q_base = base_of(OF_Q, at);

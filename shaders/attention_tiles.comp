@@ -29,6 +29,7 @@ shared float weight[BQ * (BK + 1)];
 
 void main()
 {
+    if (GROUP_INDEX >= p.groups) return; // the last row of groups is not full
     Place at = place_of(GROUP_INDEX, BQ);
     uint me = gl_LocalInvocationIndex, row = me / T, t = me % T;
     uint q_base = base_of(OF_Q, at), k_base = base_of(OF_K, at), v_base = base_of(OF_V, at);

@@ -39,6 +39,7 @@ void main()
     uint column = group % p.tiles_n * (SG * TN);
     group /= p.tiles_n; // part of K * batches + batch
     uint batch = group % p.batches, part = group / p.batches * p.k_part;
+    if (part >= p.K) return; // the last row of groups is not full
     uint k_end = min(part + p.k_part, p.K);
     uint64_t a_at[TM / SG];
     [[unroll]] for (int i = 0; i < TM / SG; i++) {

@@ -77,6 +77,7 @@ void main()
     uint column0 = group % p.tiles_n * BN;
     group /= p.tiles_n; // part of K * batches + batch
     uint batch = group % p.batches, part = group / p.batches * p.k_part;
+    if (part >= p.K) return; // the last row of groups is not full
     uint k_end = min(part + p.k_part, p.K);
     uint a_base = batch * p.a_batch, b_base = batch * p.b_batch;
     uint ty = gl_LocalInvocationIndex / (BN / TN), tx = gl_LocalInvocationIndex % (BN / TN);

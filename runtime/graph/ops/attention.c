@@ -281,12 +281,13 @@ static trn_status add_step(trn_lower *lower, const trn_node *node, trn_step *ste
         macro(lower, step, "MASK", 1);
     }
     macro(lower, step, "HEAD", d->head_size);
-    const int scalars[] = {d->windows, d->heads, d->queries, d->keys, blocks};
+    const int64_t groups = (int64_t)d->outer * d->windows * d->heads * blocks;
+    const int64_t scalars[] = {d->windows, d->heads, d->queries, d->keys, blocks, groups};
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(step, scalars[i]);
     trn_step_float(step, (double)d->scale);
     cost(node, &step->flops, &step->bytes);
-    trn_lower_groups(step, (int64_t)d->outer * d->windows * d->heads * blocks);
+    trn_lower_groups(step, groups);
     return trn_lower_step(lower, step, err);
 }
 

@@ -399,6 +399,12 @@ static void case_batched_rows(trn_graph *graph)
     case_product(graph, TRN_SHAPE(5, 7, 1), TRN_SHAPE(5, 1, 3), false, false);
 }
 
+/* more work groups than one row of the grid holds, and the last row not full */
+static void case_many_groups(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(40000, 1, 2), TRN_SHAPE(40000, 2, 1), false, false);
+}
+
 static void case_shared(trn_graph *graph)
 {
     case_product(graph, TRN_SHAPE(4, 5, 23), TRN_SHAPE(23, 12), false, false);
@@ -451,6 +457,7 @@ static const trn_op_case cases[] = {
     {"a^T b^T, batched", case_tt, 0},
     {"a b^T, batched", case_batched, 0},
     {"outer products", case_batched_rows, 0},
+    {"40000 small products", case_many_groups, 0},
     {"one b for all", case_shared, 0},
     {"one value", case_one, 0},
     {"linear", case_linear, 0},
