@@ -319,7 +319,7 @@ static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error 
     macro(lower, &step, "BQ", bq);
     macro(lower, &step, "BK", bk);
     int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
-    return add_step(lower, node, &step, bq, bk, 1 + 2 * loads + d->head_size + bk, err);
+    return add_step(lower, node, &step, bq, bk, 2 * (1 + 2 * loads + d->head_size + bk), err);
 }
 
 static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_error *err)

@@ -237,7 +237,10 @@ static tiling tile_shared(const trn_device_info *info, const matmul_attr *attr)
         t.bm = 16, t.tm = 1;
     t.lanes = t.bm / t.tm * (t.bn / t.tn);
     t.vec4 = attr->k % 4 == 0 && (!attr->b_rows || attr->n % 4 == 0);
-    int rounds = 1 + (t.bm * t.bk + t.lanes - 1) / t.lanes + (t.bn * t.bk + t.lanes - 1) / t.lanes;
+    /* twice: a driver may count a loop's last check as a round, and need not unroll what is asked to be
+     * unrolled */
+    int loads = (t.bm * t.bk + t.lanes - 1) / t.lanes + (t.bn * t.bk + t.lanes - 1) / t.lanes;
+    int rounds = 2 * (1 + loads + t.bk);
     t.k_limit = (int64_t)(LOOP_ROUNDS / rounds) * t.bk;
     return t;
 }
