@@ -5,46 +5,47 @@
 #include <math.h>
 #include <string.h>
 
-/* name, operands, constants, value, d/da, d/db, d/dc; a b c operands, k0.. constants, g the incoming gradient
- */
-#define ROWS(ROW)                                                                                            \
-    ROW(add, 2, 0, a + b, g, g, 0.0)                                                                         \
-    ROW(sub, 2, 0, a - b, g, -g, 0.0)                                                                        \
-    ROW(mul, 2, 0, a *b, g *b, g *a, 0.0)                                                                    \
-    ROW(div, 2, 0, a / b, g / b, -g * a / (b * b), 0.0)                                                      \
-    ROW(max, 2, 0, a >= b ? a : b, a >= b ? g : 0.0, a >= b ? 0.0 : g, 0.0)                                  \
-    ROW(min, 2, 0, a <= b ? a : b, a <= b ? g : 0.0, a <= b ? 0.0 : g, 0.0)                                  \
-    ROW(muladd, 3, 0, a *b + c, g * b, g * a, g)                                                             \
-    ROW(select, 3, 0, a > 0.0 ? b : c, 0.0, a > 0.0 ? g : 0.0, a > 0.0 ? 0.0 : g)                            \
-    ROW(equal, 2, 0, a == b ? 1.0 : 0.0, 0.0, 0.0, 0.0)                                                      \
-    ROW(affine, 1, 2, a *k0 + k1, g * k0, 0.0, 0.0)                                                          \
-    ROW(clamp, 1, 2, a < k0 ? k0 : (a > k1 ? k1 : a), a < k0 || a > k1 ? 0.0 : g, 0.0, 0.0)                  \
-    ROW(neg, 1, 0, -a, -g, 0.0, 0.0)                                                                         \
-    ROW(abs, 1, 0, abs(a), a < 0.0 ? -g : g, 0.0, 0.0)                                                       \
-    ROW(square, 1, 0, a *a, 2.0 * a * g, 0.0, 0.0)                                                           \
-    ROW(sqrt, 1, 0, sqrt(a), g * 0.5 / sqrt(a), 0.0, 0.0)                                                    \
-    ROW(rsqrt, 1, 1, 1.0 / sqrt(a + k0), -0.5 * g / ((a + k0) * sqrt(a + k0)), 0.0, 0.0)                     \
-    ROW(exp, 1, 0, exp(a), g *exp(a), 0.0, 0.0)                                                              \
-    ROW(log, 1, 0, log(a), g / a, 0.0, 0.0)                                                                  \
-    ROW(sin, 1, 0, sin(a), g *cos(a), 0.0, 0.0)                                                              \
-    ROW(cos, 1, 0, cos(a), -g *sin(a), 0.0, 0.0)                                                             \
-    ROW(tanh, 1, 0, tanh_safe(a), g *(1.0 - tanh_safe(a) * tanh_safe(a)), 0.0, 0.0)                          \
-    ROW(sigmoid, 1, 0, 1.0 / (1.0 + exp(-a)),                                                                \
-        g * exp(-abs(a)) / ((1.0 + exp(-abs(a))) * (1.0 + exp(-abs(a)))), 0.0, 0.0)                          \
-    ROW(relu, 1, 0, a > 0.0 ? a : 0.0, a > 0.0 ? g : 0.0, 0.0, 0.0)                                          \
-    ROW(silu, 1, 0, a / (1.0 + exp(-a)),                                                                     \
-        g * (1.0 / (1.0 + exp(-a))) * (1.0 + a * (1.0 - 1.0 / (1.0 + exp(-a)))), 0.0, 0.0)                   \
-    ROW(gelu, 1, 0, 0.5 * a * (1.0 + erf(a * 0.70710678118654752)),                                          \
+/* clang-format off */
+/* name, operands, constants, value, d/da, d/db, d/dc; a b c operands, k0.. constants, g the incoming gradient */
+#define ROWS(ROW)                                                                                           \
+    ROW(add, 2, 0, a + b, g, g, 0.0)                                                                        \
+    ROW(sub, 2, 0, a - b, g, -g, 0.0)                                                                       \
+    ROW(mul, 2, 0, a * b, g * b, g * a, 0.0)                                                                \
+    ROW(div, 2, 0, a / b, g / b, -g * a / (b * b), 0.0)                                                     \
+    ROW(max, 2, 0, a >= b ? a : b, a >= b ? g : 0.0, a >= b ? 0.0 : g, 0.0)                                 \
+    ROW(min, 2, 0, a <= b ? a : b, a <= b ? g : 0.0, a <= b ? 0.0 : g, 0.0)                                 \
+    ROW(muladd, 3, 0, a * b + c, g * b, g * a, g)                                                           \
+    ROW(select, 3, 0, a > 0.0 ? b : c, 0.0, a > 0.0 ? g : 0.0, a > 0.0 ? 0.0 : g)                           \
+    ROW(equal, 2, 0, a == b ? 1.0 : 0.0, 0.0, 0.0, 0.0)                                                     \
+    ROW(affine, 1, 2, a * k0 + k1, g * k0, 0.0, 0.0)                                                        \
+    ROW(clamp, 1, 2, a < k0 ? k0 : (a > k1 ? k1 : a), a < k0 || a > k1 ? 0.0 : g, 0.0, 0.0)                 \
+    ROW(neg, 1, 0, -a, -g, 0.0, 0.0)                                                                        \
+    ROW(abs, 1, 0, abs(a), a < 0.0 ? -g : g, 0.0, 0.0)                                                      \
+    ROW(square, 1, 0, a * a, 2.0 * a * g, 0.0, 0.0)                                                         \
+    ROW(sqrt, 1, 0, sqrt(a), g * 0.5 / sqrt(a), 0.0, 0.0)                                                   \
+    ROW(rsqrt, 1, 1, 1.0 / sqrt(a + k0), -0.5 * g / ((a + k0) * sqrt(a + k0)), 0.0, 0.0)                    \
+    ROW(exp, 1, 0, exp(a), g * exp(a), 0.0, 0.0)                                                            \
+    ROW(log, 1, 0, log(a), g / a, 0.0, 0.0)                                                                 \
+    ROW(sin, 1, 0, sin_precise(a), g * cos_precise(a), 0.0, 0.0)                                            \
+    ROW(cos, 1, 0, cos_precise(a), -g * sin_precise(a), 0.0, 0.0)                                           \
+    ROW(tanh, 1, 0, tanh_safe(a), g * (1.0 - tanh_safe(a) * tanh_safe(a)), 0.0, 0.0)                        \
+    ROW(sigmoid, 1, 0, 1.0 / (1.0 + exp(-a)),                                                               \
+        g * exp(-abs(a)) / ((1.0 + exp(-abs(a))) * (1.0 + exp(-abs(a)))), 0.0, 0.0)                         \
+    ROW(relu, 1, 0, a > 0.0 ? a : 0.0, a > 0.0 ? g : 0.0, 0.0, 0.0)                                         \
+    ROW(silu, 1, 0, a / (1.0 + exp(-a)),                                                                    \
+        g * (1.0 / (1.0 + exp(-a))) * (1.0 + a * (1.0 - 1.0 / (1.0 + exp(-a)))), 0.0, 0.0)                  \
+    ROW(gelu, 1, 0, 0.5 * a * (1.0 + erf(a * 0.70710678118654752)),                                         \
         g * (0.5 * (1.0 + erf(a * 0.70710678118654752)) + a * 0.39894228040143268 * exp(-0.5 * a * a)), 0.0, \
-        0.0)                                                                                                 \
-    ROW(gelu_tanh, 1, 0, 0.5 * a * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))),      \
-        g * (0.5 * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))) +                     \
-             0.5 * a *                                                                                       \
-                 (1.0 - tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a)) *                        \
-                            tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))) *                   \
-                 0.79788456080286536 * (1.0 + 3.0 * 0.044715 * a * a)),                                      \
+        0.0)                                                                                                \
+    ROW(gelu_tanh, 1, 0, 0.5 * a * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))),     \
+        g * (0.5 * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))) +                    \
+             0.5 * a *                                                                                      \
+                 (1.0 - tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a)) *                       \
+                            tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))) *                  \
+                 0.79788456080286536 * (1.0 + 3.0 * 0.044715 * a * a)),                                     \
         0.0, 0.0)
 
+/* clang-format on */
 enum { MAX_OPERANDS = 3 };
 
 /* The rows as GLSL text. */
@@ -59,6 +60,8 @@ static const pointwise_row rows[] = {ROWS(ROW_TEXT)};
 /* The rows as C: the GLSL names that differ in C are mapped here. */
 #define abs(x) fabs(x)
 #define tanh_safe(x) tanh(x)
+#define sin_precise(x) sin(x)
+#define cos_precise(x) cos(x)
 #define k0 k[0]
 #define k1 k[1]
 #define ROW_C(name, n, kn, value, da, db, dc)                                                                \
@@ -79,6 +82,8 @@ static const pointwise_row rows[] = {ROWS(ROW_TEXT)};
 ROWS(ROW_C)
 #undef abs
 #undef tanh_safe
+#undef sin_precise
+#undef cos_precise
 #undef k0
 #undef k1
 #define ROW_FUNCTION(name, n, k, value, da, db, dc) name##_row,
