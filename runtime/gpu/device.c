@@ -488,7 +488,8 @@ void trn_gpu_close(trn_gpu *gpu)
 {
     if (!gpu) return;
     if (gpu->device) {
-        gpu->vk.vkDeviceWaitIdle(gpu->device); /* a failure means the device is lost: all is freed the same */
+        /* a failure means that the device is lost: all is freed the same */
+        if (gpu->submitted) gpu->vk.vkDeviceWaitIdle(gpu->device);
         trn_tuning_close(gpu);
         trn_staging_close(gpu);
         trn_pipelines_close(gpu);

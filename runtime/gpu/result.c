@@ -23,6 +23,7 @@ const char *trn_vk_result_name(VkResult result)
         TRN_NAME(VK_ERROR_FEATURE_NOT_PRESENT)
         TRN_NAME(VK_ERROR_INCOMPATIBLE_DRIVER)
         TRN_NAME(VK_ERROR_TOO_MANY_OBJECTS)
+        TRN_NAME(VK_ERROR_UNKNOWN)
         TRN_NAME(VK_ERROR_FRAGMENTED_POOL)
         TRN_NAME(VK_ERROR_OUT_OF_POOL_MEMORY)
         TRN_NAME(VK_ERROR_FRAGMENTATION)
@@ -63,5 +64,5 @@ trn_status trn_vk_check(trn_gpu *gpu, VkResult result, const char *call, trn_err
     if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY ||
         result == VK_ERROR_OUT_OF_POOL_MEMORY)
         code = TRN_ERR_MEMORY;
-    return trn_fail(err, code, "%s failed: %s", name, trn_vk_result_name(result));
+    return trn_fail(err, code, "%s failed: %s (%d)", name, trn_vk_result_name(result), (int)result);
 }

@@ -473,6 +473,52 @@ static void profiles(void **state)
     on_each(check_profile, (trn_gpu_options){0});
 }
 
+/* Submissions queue up without waiting, in order across programs; a program may grow after it ran. */
+static void check_queueing(trn_gpu *gpu)
+{
+    enum { COUNT = 256, ROUNDS = 80 };
+    trn_error err = {0};
+    const trn_kernel *kernel = kernel_of(gpu, axpy_desc(), axpy_text);
+    trn_gpu_buffer *x = make(gpu, COUNT * 4, "x"), *y = make(gpu, COUNT * 4, "y");
+    trn_program *add, *halve;
+    trn_dispatch d = axpy(kernel, x, y, COUNT, 1);
+    assert_trn_ok(trn_program_create(gpu, "add", &add, &err), err);
+    assert_trn_ok(trn_program_create(gpu, "halve", &halve, &err), err);
+    assert_trn_ok(trn_program_add(add, &d, &err), err);
+    d = axpy(kernel, y, y, COUNT, -0.5f); /* in place: y = y - y/2 */
+    assert_trn_ok(trn_program_add(halve, &d, &err), err);
+    assert_trn_ok(trn_gpu_fill(gpu, x, 0, COUNT * 4, 0x3f800000, &err), err);
+    assert_trn_ok(trn_gpu_fill(gpu, y, 0, COUNT * 4, 0, &err), err);
+    uint64_t ticket = 0, last = 0;
+    float expected = 0, got[COUNT];
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_trn_ok(trn_program_submit(add, &ticket, &err), err);
+        assert_trn_ok(trn_program_submit(halve, &ticket, &err), err);
+        assert_true(ticket > last);
+        last = ticket;
+        expected = (expected + 1) / 2;
+    }
+    assert_trn_ok(trn_gpu_wait(gpu, ticket, &err), err);
+    assert_trn_fails(trn_gpu_wait(gpu, ticket + 1, &err), TRN_ERR_ARGUMENT, err, "ticket");
+    d = axpy(kernel, x, y, COUNT, 10);
+    assert_trn_ok(trn_program_add(add, &d, &err), err);
+    assert_trn_ok(trn_program_run(add, NULL, &err), err);
+    assert_trn_ok(trn_program_submit(add, &ticket, &err), err);
+    assert_trn_ok(trn_gpu_read(gpu, y, 0, got, sizeof got, &err), err); /* waits for it */
+    for (int i = 0; i < COUNT; i++)
+        assert_true(fabsf(got[i] - (expected + 22)) < 1e-4f);
+    trn_program_destroy(add);
+    trn_program_destroy(halve);
+    trn_gpu_buffer_destroy(gpu, x);
+    trn_gpu_buffer_destroy(gpu, y);
+}
+
+static void queues_up(void **state)
+{
+    (void)state;
+    on_each(check_queueing, (trn_gpu_options){.validation = true});
+}
+
 static bool cancel_at_once(void *user)
 {
     ++*(int *)user;
@@ -858,6 +904,7 @@ int main(void)
         cmocka_unit_test(refuses_what_does_not_fit),
         cmocka_unit_test(orders_dependent_work),
         cmocka_unit_test(places_barriers),
+        cmocka_unit_test(queues_up),
         cmocka_unit_test(splits_long_work),
         cmocka_unit_test(profiles),
         cmocka_unit_test(stops_on_request),
