@@ -72,7 +72,7 @@ trn_status job_request_run(const job_request *request, trn_error *err)
     trn_gpu *gpu = NULL;
     /* what can be found wrong without a device is found first */
     const trn_job_hooks silent = {.blame = request->hooks->blame, .user = request->hooks->user};
-    trn_status status = trn_embed_check(request->job, &silent, err);
+    trn_status status = request->explain ? TRN_OK : trn_embed_check(request->job, &silent, err);
     if (status == TRN_OK) status = device_open(request->device, &gpu, err);
     if (status == TRN_OK)
         status = request->explain ? explain_job(request, gpu, &out, err) : run_job(request, gpu, &out, err);

@@ -85,7 +85,8 @@ trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_j
 {
     job_plan plan;
     job_engine engine = {0};
-    trn_status status = job_check_outputs(job, hooks, err);
+    /* one may ask before deciding on outputs */
+    trn_status status = job->export_count ? job_check_outputs(job, hooks, err) : TRN_OK;
     if (status == TRN_OK) status = job_plan_create(&plan, job, hooks, err);
     if (status != TRN_OK) return status;
     status = job_check_plan_outputs(&plan, err);

@@ -84,6 +84,24 @@ static trn_status apply_sensor_nodata(job_plan *plan, trn_error *err)
     return open_first(plan, err);
 }
 
+/* A sensor that is given but has nothing to do with the file's bands is a mistake. */
+static trn_status check_sensor(const job_plan *plan, trn_error *err)
+{
+    if (!plan->sensor) return TRN_OK;
+    trn_text names = {0};
+    for (size_t i = 0; i < plan->info->band_count; i++)
+        if (trn_sensor_band(plan->sensor, plan->info->bands[i].name) >= 0) return TRN_OK;
+    for (size_t i = 0; i < plan->sensor->band_count; i++)
+        trn_text_printf(&names, "%s%s", i ? ", " : "", plan->sensor->bands[i].name);
+    trn_status status =
+        trn_fail(err, TRN_ERR_ARGUMENT,
+                 "the %zu bands of scene '%s' are not those of sensor '%s' (%s): say what they are by "
+                 "band names, or name another sensor",
+                 plan->info->band_count, plan->info->name, plan->sensor->name, trn_text_get(&names));
+    trn_text_free(&names);
+    return status;
+}
+
 static trn_status plan_scene(job_plan *plan, trn_error *err)
 {
     const trn_job_scene *scene = &plan->job->scene;
@@ -101,6 +119,7 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
     };
     trn_status status = plan_paths(plan, err);
     if (status == TRN_OK) status = open_first(plan, err);
+    if (status == TRN_OK) status = check_sensor(plan, err);
     if (status == TRN_OK) status = apply_sensor_nodata(plan, err);
     if (status != TRN_OK) return status;
     plan->common_names = trn_arena_array(plan->arena, plan->info->band_count, sizeof *plan->common_names);
