@@ -22,5 +22,7 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/generated/terrane-config-ve
 install(FILES ${CMAKE_BINARY_DIR}/generated/terrane-config.cmake ${CMAKE_BINARY_DIR}/generated/terrane-config-version.cmake
               cmake/TerraneShaderc.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/terrane)
+# relative, so that an installation may move and `cmake --install --prefix` is free to choose
+file(RELATIVE_PATH TRN_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(cmake/terrane.pc.in ${CMAKE_BINARY_DIR}/generated/terrane.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/generated/terrane.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
