@@ -1,4 +1,5 @@
-/* terrane: Earth-observation encoders on any Vulkan device. This header takes in all doors; see docs/architecture.md. */
+/* terrane: Earth-observation encoders on any Vulkan device. This header takes in all doors; see
+ * docs/architecture.md. */
 #ifndef TERRANE_H
 #define TERRANE_H
 

@@ -62,7 +62,13 @@ const char *trn_status_name(trn_status code); /* "i/o error", ... */
 
 /* ---- log ---- */
 
-typedef enum trn_log_level { TRN_LOG_ERROR, TRN_LOG_WARN, TRN_LOG_INFO, TRN_LOG_DEBUG, TRN_LOG_TRACE } trn_log_level;
+typedef enum trn_log_level {
+    TRN_LOG_ERROR,
+    TRN_LOG_WARN,
+    TRN_LOG_INFO,
+    TRN_LOG_DEBUG,
+    TRN_LOG_TRACE
+} trn_log_level;
 typedef void (*trn_log_sink)(void *user, trn_log_level level, const char *text);
 /* The library is silent until a sink is set. Process-wide; set it before threads start. */
 void trn_log_set(trn_log_sink sink, void *user, trn_log_level max_level);
@@ -80,7 +86,8 @@ bool trn_grow(void *array_ptr, size_t *capacity, size_t need, size_t element_siz
 bool trn_mul_size(size_t a, size_t b, size_t *out);
 bool trn_add_size(size_t a, size_t b, size_t *out);
 
-/* Objects that die together. All memory is zeroed and aligned to 16 bytes. A failed allocation returns NULL. */
+/* Objects that die together. All memory is zeroed and aligned to 16 bytes. A failed allocation returns NULL.
+ */
 typedef struct trn_arena trn_arena;
 trn_arena *trn_arena_create(void);
 void trn_arena_destroy(trn_arena *arena); /* NULL is fine */
@@ -123,9 +130,10 @@ typedef struct trn_embedded_file {
 
 /* ---- files ---- */
 
-char *trn_path_join(const char *dir, const char *name); /* malloc'd; name alone when it is absolute; NULL: no memory */
-const char *trn_path_name(const char *path);            /* what follows the last '/' */
-const char *trn_path_extension(const char *path);       /* "tif" of "a.tif"; "" when there is none */
+char *trn_path_join(const char *dir,
+                    const char *name);       /* malloc'd; name alone when it is absolute; NULL: no memory */
+const char *trn_path_name(const char *path); /* what follows the last '/' */
+const char *trn_path_extension(const char *path); /* "tif" of "a.tif"; "" when there is none */
 bool trn_path_exists(const char *path);
 bool trn_path_is_dir(const char *path);
 trn_status trn_make_dirs(const char *path, trn_error *err); /* like mkdir -p */
@@ -150,15 +158,16 @@ void trn_unmap_file(trn_mapped_file *file);
  * and rename) or abandon (remove). Two processes may write the same final name; the last commit wins. */
 typedef struct trn_output trn_output;
 trn_status trn_output_create(const char *final_path, trn_output **out, trn_error *err);
-const char *trn_output_path(const trn_output *output);              /* the temporary name, in the same folder */
-trn_status trn_output_commit(trn_output *output, trn_error *err);   /* frees output, also on failure */
-void trn_output_abandon(trn_output *output);                        /* NULL is fine */
+const char *trn_output_path(const trn_output *output);            /* the temporary name, in the same folder */
+trn_status trn_output_commit(trn_output *output, trn_error *err); /* frees output, also on failure */
+void trn_output_abandon(trn_output *output);                      /* NULL is fine */
 trn_status trn_write_file(const char *path, const void *data, size_t size, trn_error *err); /* atomic */
 
 /* ---- time, hashes, numbers ---- */
 
 uint64_t trn_now_ns(void); /* monotonic */
-uint64_t trn_fnv1a64(const void *data, size_t size, uint64_t seed); /* seed: TRN_FNV_SEED or an earlier result */
+uint64_t trn_fnv1a64(const void *data, size_t size,
+                     uint64_t seed); /* seed: TRN_FNV_SEED or an earlier result */
 #define TRN_FNV_SEED 0xcbf29ce484222325ull
 uint64_t trn_splitmix64(uint64_t z);
 /* Number i of the deterministic stream `name`, in [-1,1), 24 bits, the same on every machine. */

@@ -172,8 +172,10 @@ trn_status trn_map_file(const char *path, trn_mapped_file *out, trn_error *err)
         status = trn_fail(err, TRN_ERR_IO, "'%s' is not a regular file", path);
     } else if (info.st_size > 0) {
         void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) status = trn_fail_errno(err, "map", path);
-        else *out = (trn_mapped_file){data, (size_t)info.st_size};
+        if (data == MAP_FAILED)
+            status = trn_fail_errno(err, "map", path);
+        else
+            *out = (trn_mapped_file){data, (size_t)info.st_size};
     }
     close(fd);
     return status;
@@ -200,12 +202,13 @@ trn_status trn_output_create(const char *final_path, trn_output **out, trn_error
 {
     static atomic_uint serial;
     *out = NULL;
-    if (trn_path_is_dir(final_path)) return trn_fail(err, TRN_ERR_IO, "cannot write '%s': it is a folder", final_path);
+    if (trn_path_is_dir(final_path))
+        return trn_fail(err, TRN_ERR_IO, "cannot write '%s': it is a folder", final_path);
     trn_output *output = calloc(1, sizeof *output);
     trn_text temporary = {0};
     /* the extension is kept: writers that look at it must see the right one */
-    trn_text_printf(&temporary, "%.*s.partial-%ld-%u-%s", (int)(trn_path_name(final_path) - final_path), final_path,
-                    (long)getpid(), atomic_fetch_add(&serial, 1), trn_path_name(final_path));
+    trn_text_printf(&temporary, "%.*s.partial-%ld-%u-%s", (int)(trn_path_name(final_path) - final_path),
+                    final_path, (long)getpid(), atomic_fetch_add(&serial, 1), trn_path_name(final_path));
     if (output) output->final_path = strdup(final_path);
     if (!output || !output->final_path || temporary.failed) {
         trn_text_free(&temporary);

@@ -68,8 +68,7 @@ static trn_status get_shape(const cJSON *item, const char *name, int64_t shape[T
     *ndim = 0;
     if (!cJSON_IsArray(item)) return trn_fail(err, TRN_ERR_FORMAT, "tensor '%s' has no list as shape", name);
     const cJSON *side;
-    cJSON_ArrayForEach(side, item)
-    {
+    cJSON_ArrayForEach (side, item) {
         if (*ndim == TRN_WEIGHTS_MAX_DIMS)
             return trn_fail(err, TRN_ERR_UNSUPPORTED, "tensor '%s' has more than %d dimensions", name,
                             TRN_WEIGHTS_MAX_DIMS);
@@ -157,8 +156,7 @@ static trn_status list_header(trn_weights *weights, const cJSON *header, const u
     data_range *ranges = NULL;
     size_t count = 0, capacity = 0;
     const cJSON *item;
-    cJSON_ArrayForEach(item, header)
-    {
+    cJSON_ArrayForEach (item, header) {
         if (!cJSON_IsObject(item)) {
             status = trn_fail(err, TRN_ERR_FORMAT, "entry '%.200s' of the header is no object", item->string);
             goto fail;

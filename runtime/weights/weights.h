@@ -13,9 +13,19 @@ extern "C" {
 enum { TRN_WEIGHTS_MAX_DIMS = 8 };
 
 typedef enum trn_weight_type {
-    TRN_WEIGHT_F32, TRN_WEIGHT_F16, TRN_WEIGHT_BF16, TRN_WEIGHT_F64,
-    TRN_WEIGHT_I64, TRN_WEIGHT_I32, TRN_WEIGHT_I16, TRN_WEIGHT_I8, TRN_WEIGHT_U8, TRN_WEIGHT_BOOL,
-    TRN_WEIGHT_U64, TRN_WEIGHT_U32, TRN_WEIGHT_U16,
+    TRN_WEIGHT_F32,
+    TRN_WEIGHT_F16,
+    TRN_WEIGHT_BF16,
+    TRN_WEIGHT_F64,
+    TRN_WEIGHT_I64,
+    TRN_WEIGHT_I32,
+    TRN_WEIGHT_I16,
+    TRN_WEIGHT_I8,
+    TRN_WEIGHT_U8,
+    TRN_WEIGHT_BOOL,
+    TRN_WEIGHT_U64,
+    TRN_WEIGHT_U32,
+    TRN_WEIGHT_U16,
     TRN_WEIGHT_OTHER, /* complex, quantised, 8-bit floats: listed, but cannot be read */
 } trn_weight_type;
 const char *trn_weight_type_name(trn_weight_type type); /* "f32", ... */
@@ -31,46 +41,50 @@ typedef struct trn_weight {
 typedef struct trn_weights trn_weights;
 
 typedef struct trn_weights_options {
-    /* Key under which a training checkpoint keeps its weights ("model", "model_state", "state_dict", "teacher"); '/'
-     * goes down further ("state/model"). NULL: recognised by itself: tensors at the top win, else the known wrapper
-     * keys, else the one entry that is a dictionary of tensors; several are an error that names them. */
+    /* Key under which a training checkpoint keeps its weights ("model", "model_state", "state_dict",
+     * "teacher"); '/' goes down further ("state/model"). NULL: recognised by itself: tensors at the top win,
+     * else the known wrapper keys, else the one entry that is a dictionary of tensors; several are an error
+     * that names them. */
     const char *wrapper;
-    /* Prefix taken off the names that start with it ("encoder.", "backbone."); the other tensors are left over, and it
-     * is an error when no name has it. "": names stay as they are in the file. NULL: what wrappers of training code
-     * add is taken off: "module." in front, "_orig_mod." anywhere, ".backbone" after the first part ("a.backbone.b"
-     * becomes "a.b"); the caller (models/) tries its family's prefixes with trn_weights_strip_prefix. */
+    /* Prefix taken off the names that start with it ("encoder.", "backbone."); the other tensors are left
+     * over, and it is an error when no name has it. "": names stay as they are in the file. NULL: what
+     * wrappers of training code add is taken off: "module." in front, "_orig_mod." anywhere, ".backbone"
+     * after the first part ("a.backbone.b" becomes "a.b"); the caller (models/) tries its family's prefixes
+     * with trn_weights_strip_prefix. */
     const char *prefix;
 } trn_weights_options;
 
-/* Opens a checkpoint by its content, not by its file name. options may be NULL. Errors name the file and what is
- * wrong; nothing of the file is trusted (bounds, overflow, truncation, cycles, recursion). Tensor data is read when
- * asked for, so that a file larger than memory can be used. */
-trn_status trn_weights_open(const char *path, const trn_weights_options *options, trn_weights **out, trn_error *err);
-/* Deterministic synthetic weights: any name and shape exists (for tests, selftest, bench). The rule is the one of
- * the golden numbers: norm weights around 1, biases small, matrices with variance 1/fan_in. Tables that a model
- * computes (Prithvi's pos_embed) are no matter of names: the model makes them itself. */
+/* Opens a checkpoint by its content, not by its file name. options may be NULL. Errors name the file and what
+ * is wrong; nothing of the file is trusted (bounds, overflow, truncation, cycles, recursion). Tensor data is
+ * read when asked for, so that a file larger than memory can be used. */
+trn_status trn_weights_open(const char *path, const trn_weights_options *options, trn_weights **out,
+                            trn_error *err);
+/* Deterministic synthetic weights: any name and shape exists (for tests, selftest, bench). The rule is the
+ * one of the golden numbers: norm weights around 1, biases small, matrices with variance 1/fan_in. Tables
+ * that a model computes (Prithvi's pos_embed) are no matter of names: the model makes them itself. */
 trn_status trn_weights_open_synthetic(trn_weights **out, trn_error *err);
 bool trn_weights_is_synthetic(const trn_weights *weights);
 void trn_weights_close(trn_weights *weights); /* NULL is fine */
 const char *trn_weights_path(const trn_weights *weights);
 
-/* All tensors, in file order (also those that a prefix left over). Synthetic weights have none listed; find returns
- * NULL for them, while read makes any tensor up. Pointers live until close. */
+/* All tensors, in file order (also those that a prefix left over). Synthetic weights have none listed; find
+ * returns NULL for them, while read makes any tensor up. Pointers live until close. */
 size_t trn_weights_count(const trn_weights *weights);
 const trn_weight *trn_weights_at(const trn_weights *weights, size_t i);
 const trn_weight *trn_weights_find(const trn_weights *weights, const char *name); /* NULL when absent */
 
-/* Reads tensor `name`, converted to float32 in C order, into out[product of shape]. Marks it used. The shape must
- * match exactly, or the error shows both shapes. A missing name is an error that names the file and the nearest
- * name. Damaged data is found where the container has checksums (zip). */
-trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_t *shape, int ndim, float *out,
-                            trn_error *err);
-/* Takes `prefix` off the names of all tensors that start with it; the others become "left over" and are no longer
- * found. Returns how many had it; when none has it, nothing changes. For families whose files come in several
- * wrappings. */
+/* Reads tensor `name`, converted to float32 in C order, into out[product of shape]. Marks it used. The shape
+ * must match exactly, or the error shows both shapes. A missing name is an error that names the file and the
+ * nearest name. Damaged data is found where the container has checksums (zip). */
+trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_t *shape, int ndim,
+                            float *out, trn_error *err);
+/* Takes `prefix` off the names of all tensors that start with it; the others become "left over" and are no
+ * longer found. Returns how many had it; when none has it, nothing changes. For families whose files come in
+ * several wrappings. */
 size_t trn_weights_strip_prefix(trn_weights *weights, const char *prefix);
 
-/* The load report as text: used, left over (names, at most max_names of each), missing is an error before it. */
+/* The load report as text: used, left over (names, at most max_names of each), missing is an error before it.
+ */
 typedef struct trn_load_report {
     size_t used, left_over;
     uint64_t parameters; /* elements of the used tensors */
@@ -80,8 +94,8 @@ void trn_weights_report_text(const trn_weights *weights, size_t max_names, trn_t
 
 /* ---- writing ---- */
 
-/* Writes a safetensors file (float32), atomically. metadata: pairs key, value, ended by NULL; may be NULL. Names must
- * be unique. */
+/* Writes a safetensors file (float32), atomically. metadata: pairs key, value, ended by NULL; may be NULL.
+ * Names must be unique. */
 typedef struct trn_weight_data {
     const char *name;
     int ndim;

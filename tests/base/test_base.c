@@ -83,8 +83,10 @@ static void half_floats_round_trip(void **state)
     (void)state;
     for (uint32_t h = 0; h < 0x10000; h++) {
         float f = trn_f16_to_f32((uint16_t)h);
-        if (isnan(f)) assert_true(isnan(trn_f16_to_f32(trn_f32_to_f16(f))));
-        else assert_int_equal(trn_f32_to_f16(f), h);
+        if (isnan(f))
+            assert_true(isnan(trn_f16_to_f32(trn_f32_to_f16(f))));
+        else
+            assert_int_equal(trn_f32_to_f16(f), h);
     }
     assert_int_equal(trn_f32_to_f16(65520.0f), 0x7c00);
     assert_int_equal(trn_f32_to_f16(65519.0f), 0x7bff);
@@ -125,10 +127,14 @@ static void json_text_is_escaped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors_chain_causes),        cmocka_unit_test(sizes_do_not_overflow),
-        cmocka_unit_test(nearest_name),               cmocka_unit_test(strict_numbers),
-        cmocka_unit_test(hashes_match_known_vectors), cmocka_unit_test(half_floats_round_trip),
-        cmocka_unit_test(outputs_appear_when_complete), cmocka_unit_test(json_text_is_escaped),
+        cmocka_unit_test(errors_chain_causes),
+        cmocka_unit_test(sizes_do_not_overflow),
+        cmocka_unit_test(nearest_name),
+        cmocka_unit_test(strict_numbers),
+        cmocka_unit_test(hashes_match_known_vectors),
+        cmocka_unit_test(half_floats_round_trip),
+        cmocka_unit_test(outputs_appear_when_complete),
+        cmocka_unit_test(json_text_is_escaped),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

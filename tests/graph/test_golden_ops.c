@@ -263,8 +263,7 @@ static const golden_case cases[] = {
 static void load_inputs(golden *g)
 {
     const cJSON *entry, *inputs = cJSON_GetObjectItem(test_golden_case(g->id), "inputs");
-    cJSON_ArrayForEach(entry, inputs)
-    {
+    cJSON_ArrayForEach (entry, inputs) {
         assert_true(g->count < MAX_TENSORS - 1);
         g->names[g->count] = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "name"));
         g->data[g->count] = test_golden_input(g->id, g->names[g->count]);
@@ -300,8 +299,7 @@ static bool add_gradients(golden *g, const golden_case *c, trn_tensor *y)
     const char *names[MAX_TENSORS];
     trn_error err = {0};
     int count = 0;
-    cJSON_ArrayForEach(entry, outputs)
-    {
+    cJSON_ArrayForEach (entry, outputs) {
         const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "name"));
         if (!trn_starts_with(name, "grad_")) continue;
         names[count] = name;
@@ -338,8 +336,7 @@ static void compare_outputs(const golden *g, const golden_case *c, trn_exec *exe
 {
     const cJSON *entry, *outputs = cJSON_GetObjectItem(test_golden_case(g->id), "outputs");
     trn_error err = {0};
-    cJSON_ArrayForEach(entry, outputs)
-    {
+    cJSON_ArrayForEach (entry, outputs) {
         const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "name"));
         bool gradient = trn_starts_with(name, "grad_");
         if (strcmp(name, "y") && !(gradient && gradients)) continue;

@@ -40,7 +40,7 @@ static const cJSON *find_case(const char *id)
     }
     for (size_t m = 0; m < TRN_COUNT(manifests); m++) {
         const cJSON *entry;
-        cJSON_ArrayForEach(entry, cJSON_GetObjectItem(manifests[m], "cases")) {
+        cJSON_ArrayForEach (entry, cJSON_GetObjectItem(manifests[m], "cases")) {
             if (!strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "id")), id)) return entry;
         }
     }
@@ -113,7 +113,7 @@ static void read_shape(const cJSON *array, test_tensor *tensor)
     const cJSON *dim;
     tensor->count = 1;
     tensor->ndim = 0;
-    cJSON_ArrayForEach(dim, array) {
+    cJSON_ArrayForEach (dim, array) {
         tensor->shape[tensor->ndim++] = (int64_t)dim->valuedouble;
         tensor->count *= (int64_t)dim->valuedouble;
     }
@@ -130,7 +130,7 @@ static void literal_values(const cJSON *value, test_tensor *tensor, int depth)
     tensor->shape[depth] = cJSON_GetArraySize(value);
     if (tensor->ndim < depth + 1) tensor->ndim = depth + 1;
     const cJSON *item;
-    cJSON_ArrayForEach(item, value) {
+    cJSON_ArrayForEach (item, value) {
         literal_values(item, tensor, depth + 1);
     }
 }
@@ -138,7 +138,7 @@ static void literal_values(const cJSON *value, test_tensor *tensor, int depth)
 static const cJSON *find_named(const cJSON *list, const char *case_id, const char *name)
 {
     const cJSON *entry;
-    cJSON_ArrayForEach(entry, list) {
+    cJSON_ArrayForEach (entry, list) {
         if (!strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "name")), name)) return entry;
     }
     fail_msg("golden case '%s' has no tensor '%s'", case_id, name);
@@ -147,7 +147,8 @@ static const cJSON *find_named(const cJSON *list, const char *case_id, const cha
 
 static float *read_golden_file(const cJSON *entry, int64_t *count)
 {
-    const char *file = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "file")), *path = test_golden_path(file);
+    const char *file = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "file")),
+               *path = test_golden_path(file);
     if (!path) fail_msg("golden file '%s' is missing", file);
     return read_npy(path, count);
 }
@@ -163,9 +164,10 @@ test_tensor test_golden_input(const char *case_id, const char *name)
     }
     read_shape(cJSON_GetObjectItem(entry, "shape"), &tensor);
     if (!strcmp(rule, "hash")) {
-        tensor.data = test_hash_values(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "hash_name")), tensor.count,
-                                       cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "scale")),
-                                       cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "offset")));
+        tensor.data =
+            test_hash_values(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "hash_name")), tensor.count,
+                             cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "scale")),
+                             cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "offset")));
         return tensor;
     }
     int64_t count;
@@ -203,7 +205,8 @@ void test_compare_golden(const char *case_id, const char *name, const float *act
 {
     test_tensor golden = test_golden_output(case_id, name);
     if (actual_count != golden.count)
-        fail_msg("%s %s: %lld values, golden has %lld", case_id, name, (long long)actual_count, (long long)golden.count);
+        fail_msg("%s %s: %lld values, golden has %lld", case_id, name, (long long)actual_count,
+                 (long long)golden.count);
     double worst = 0;
     int64_t stored = (golden.count + golden.flat_stride - 1) / golden.flat_stride;
     for (int64_t i = 0; i < stored; i++) {
@@ -213,7 +216,8 @@ void test_compare_golden(const char *case_id, const char *name, const float *act
     if (golden.absmax > 0) worst /= golden.absmax;
     free(golden.data);
     printf("golden %-32s %-16s %.2e (tolerance %.1e)\n", case_id, name, worst, tolerance);
-    if (!(worst <= tolerance)) fail_msg("%s %s: worst error %.3e is above %.1e", case_id, name, worst, tolerance);
+    if (!(worst <= tolerance))
+        fail_msg("%s %s: worst error %.3e is above %.1e", case_id, name, worst, tolerance);
 }
 
 static char temp_dirs[64][256];
@@ -258,7 +262,9 @@ int test_run(const char *command, char **output)
         trn_text_add_n(&text, buffer, got);
     int status = pclose(pipe);
     trn_text_free(&line);
-    if (output) *output = text.data ? text.data : strdup("");
-    else trn_text_free(&text);
+    if (output)
+        *output = text.data ? text.data : strdup("");
+    else
+        trn_text_free(&text);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

@@ -12,18 +12,18 @@
 #include "base.h"
 
 /* Fails the test with err's message unless status is TRN_OK. */
-#define assert_trn_ok(status, err)                                                                            \
-    do {                                                                                                      \
-        trn_status assert_status_ = (status);                                                                 \
-        if (assert_status_ != TRN_OK) fail_msg("%s: %s", trn_status_name(assert_status_), (err).message);       \
+#define assert_trn_ok(status, err)                                                                           \
+    do {                                                                                                     \
+        trn_status assert_status_ = (status);                                                                \
+        if (assert_status_ != TRN_OK) fail_msg("%s: %s", trn_status_name(assert_status_), (err).message);    \
     } while (0)
 /* The call failed with this code and its message holds this text. */
-#define assert_trn_fails(status, expected, err, text)                                                         \
-    do {                                                                                                      \
-        trn_status assert_status_ = (status);                                                                 \
-        if (assert_status_ != (expected) || !strstr((err).message, (text)))                                   \
-            fail_msg("wanted %s with '%s', got %s: %s", trn_status_name(expected), (text),                      \
-                     trn_status_name(assert_status_), (err).message);                                         \
+#define assert_trn_fails(status, expected, err, text)                                                        \
+    do {                                                                                                     \
+        trn_status assert_status_ = (status);                                                                \
+        if (assert_status_ != (expected) || !strstr((err).message, (text)))                                  \
+            fail_msg("wanted %s with '%s', got %s: %s", trn_status_name(expected), (text),                   \
+                     trn_status_name(assert_status_), (err).message);                                        \
     } while (0)
 
 /* tests/data/golden/<case>/, or the shared goldens. NULL when neither has it (static buffer). */
@@ -31,7 +31,8 @@ const char *test_golden_path(const char *relative);
 /* The manifest's entry of a case; fails the test when absent. */
 const cJSON *test_golden_case(const char *id);
 bool test_golden_has(const char *id);
-/* A tensor of a golden case: an input by its rule (hash, literal or file), or an output from its file. malloc'd. */
+/* A tensor of a golden case: an input by its rule (hash, literal or file), or an output from its file.
+ * malloc'd. */
 typedef struct test_tensor {
     int ndim;
     int64_t shape[8], count;
@@ -53,7 +54,8 @@ void test_compare_golden(const char *case_id, const char *name, const float *act
 /* A new folder below the build's temporary space, removed at exit. Static buffer per call: copy it. */
 char *test_temp_dir(void);
 char *test_path(const char *dir, const char *name); /* malloc'd join */
-/* Runs a shell command line; returns its exit status and its output (malloc'd, stdout and stderr together). */
+/* Runs a shell command line; returns its exit status and its output (malloc'd, stdout and stderr together).
+ */
 int test_run(const char *command, char **output);
 
 #endif

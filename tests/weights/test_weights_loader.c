@@ -107,8 +107,7 @@ static void check_loader_file(const char *name, const char *absent, const trn_we
     cJSON *json = cJSON_Parse(text);
     const cJSON *expected;
     size_t checked = 0;
-    cJSON_ArrayForEach(expected, cJSON_GetObjectItem(json, "tensors"))
-    {
+    cJSON_ArrayForEach (expected, cJSON_GetObjectItem(json, "tensors")) {
         if (absent && !strcmp(expected->string, absent)) continue;
         check_tensor(weights, expected);
         checked++;
