@@ -9,6 +9,7 @@
 
 static struct {
     bool quiet, json, terminal;
+    trn_log_level level;  /* of notes that are shown */
     bool line_open;       /* a progress line stands on the terminal */
     uint64_t start, last; /* of the stage, of the last report; ns */
     char stage[32];
@@ -25,6 +26,7 @@ static void on_interrupt(int number)
 void console_start(bool quiet, bool json)
 {
     console.terminal = isatty(STDERR_FILENO) == 1;
+    console.level = trn_log_level_parse(getenv("TERRANE_LOG"), TRN_LOG_INFO);
     console_quiet(quiet, json);
     struct sigaction action = {.sa_handler = on_interrupt};
     sigaction(SIGINT, &action, NULL);
@@ -58,7 +60,7 @@ void console_error(const trn_error *err)
 void console_note(trn_log_level level, const char *text)
 {
     static const char *const prefixes[] = {"error: ", "warning: ", "", "debug: ", "trace: "};
-    if (console.quiet && level > TRN_LOG_ERROR) return;
+    if (level > (console.quiet ? TRN_LOG_ERROR : console.level)) return;
     console_progress_end();
     if (console.json) {
         trn_text line = {0};

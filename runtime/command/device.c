@@ -1,6 +1,8 @@
 /* The device of a command: opened by name, with a word when it is no GPU. */
 #include "command.h"
 
+#include <stdlib.h>
+
 trn_status device_open(const char *name, trn_gpu **out, trn_error *err)
 {
     trn_gpu_options options = {.device = name};
@@ -9,8 +11,9 @@ trn_status device_open(const char *name, trn_gpu **out, trn_error *err)
     const trn_device_info *info = trn_gpu_info(*out);
     if (info->type != TRN_DEVICE_CPU) return TRN_OK;
     char text[512];
+    bool chosen = name || getenv("TERRANE_DEVICE");
     snprintf(text, sizeof text, "%srunning on %s, a CPU driver: correct, but slow",
-             name ? "" : "no GPU found; ", info->name);
+             chosen ? "" : "no GPU found; ", info->name);
     console_note(TRN_LOG_INFO, text);
     return TRN_OK;
 }
