@@ -12,6 +12,7 @@ enum {
     SPLIT_K = 2048,      /* products with few tiles are cut along K from here on */
     SPLIT_TILES = 64,    /* what counts as few on a GPU */
     MAX_SPLIT = 16,
+    PANEL_SLACK = 4096, /* bytes behind packed weights that a kernel may read */
 };
 
 typedef struct matmul_attr {
@@ -180,6 +181,14 @@ static bool lanes_applies(const trn_gpu *gpu, char why_not[128])
     return say(why_not, sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
 }
 
+static bool uniform_applies(const trn_gpu *gpu, char why_not[128])
+{
+    if (trn_gpu_disabled("uniform")) return say(why_not, "switched off by TERRANE_DISABLE");
+    if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
+        return say(why_not, "this driver loads uniform values lane by lane");
+    return lanes_applies(gpu, why_not);
+}
+
 static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
 {
     const trn_device_info *info = trn_gpu_info(gpu);
@@ -188,9 +197,10 @@ static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
 }
 
 /* The order is the order of preference. */
-enum { VARIANT_MATRIX, VARIANT_LANES, VARIANT_TILES, VARIANT_COUNT };
+enum { VARIANT_MATRIX, VARIANT_UNIFORM, VARIANT_LANES, VARIANT_TILES, VARIANT_COUNT };
 static const trn_variant variants[VARIANT_COUNT] = {
     {"matrix", "cooperative matrices", matrix_applies},
+    {"uniform", "lanes along N, uniform loads, weights in panels, no shared memory", uniform_applies},
     {"lanes", "lanes along N, rows handed round by shuffles, no shared memory", lanes_applies},
     {"tiles", "shared-memory tiles", tiles_applies},
 };
@@ -204,6 +214,18 @@ typedef struct tiling {
     int64_t k_limit; /* longest sum of one invocation */
     bool vec4;
 } tiling;
+
+static tiling tile_uniform(const trn_device_info *info, const matmul_attr *attr)
+{
+    int sg = (int)info->subgroup_size, columns = attr->n <= sg ? 1 : 2, rows = sg > WIDE ? WIDE : 12;
+    tiling t = {.shader = "matmul_uniform.comp", .variant = VARIANT_UNIFORM, .lanes = sg, .bk = 16};
+    t.tm = attr->m <= 4 ? 4 : rows;
+    t.tn = columns;
+    t.bm = t.tm;
+    t.bn = t.tn * sg;
+    t.k_limit = (int64_t)(LOOP_ROUNDS - t.tm * t.tn - t.bk) * t.bk;
+    return t;
+}
 
 static tiling tile_lanes(const trn_device_info *info, const matmul_attr *attr)
 {
@@ -269,8 +291,9 @@ static void tiling_macros(trn_lower *lower, trn_step *step, const matmul_attr *a
 {
     macro(step, "TM", number(lower, t->tm));
     macro(step, "TN", number(lower, t->tn));
-    if (attr->b_rows) macro(step, "B_ROWS", "1");
-    if (t->variant == VARIANT_LANES) {
+    if (attr->b_rows && t->variant != VARIANT_UNIFORM) macro(step, "B_ROWS", "1");
+    if (t->variant == VARIANT_UNIFORM && !attr->b_rows) macro(step, "PANELS", "1");
+    if (t->variant == VARIANT_LANES || t->variant == VARIANT_UNIFORM) {
         macro(step, "SG", number(lower, t->lanes));
     } else {
         macro(step, "BM", number(lower, t->bm));
@@ -293,6 +316,30 @@ static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_tenso
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 
+/* The constant b [N,K] in panels of `columns`, made once. NULL with err set, or when b is not constant. */
+static trn_tensor *panels_of(trn_lower *lower, const trn_node *node, int columns, trn_error *err)
+{
+    const matmul_attr *attr = attr_of(node);
+    bool is_new = false;
+    int64_t count = (attr->n + columns - 1) / columns * columns * attr->k;
+    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld", columns, (long long)attr->k);
+    if (!layout) return NULL;
+    trn_tensor *panels =
+        trn_lower_packed(lower, node->inputs[1], layout, 4 * (uint64_t)count + PANEL_SLACK, &is_new, err);
+    if (!panels || !is_new) return panels;
+    trn_step step = {.shader = "matmul_pack.comp", .variant = "pack", .reason = "once, for constant weights"};
+    trn_step_read(&step, node->inputs[1]);
+    trn_step_write(&step, panels);
+    trn_step_uint(&step, count);
+    trn_step_uint(&step, attr->n);
+    trn_step_uint(&step, attr->k);
+    trn_step_uint(&step, columns);
+    trn_lower_setup_begin(lower);
+    trn_status status = trn_step_elements(lower, &step, count, err);
+    trn_lower_setup_end(lower);
+    return status == TRN_OK ? panels : NULL;
+}
+
 static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const tiling *t, const char *reason,
                                trn_error *err)
 {
@@ -312,7 +359,10 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const til
         if (!partial) return err ? err->code : TRN_ERR_MEMORY;
     }
     trn_step_read(&step, node->inputs[0]);
-    trn_step_read(&step, node->inputs[1]);
+    trn_tensor *b = node->inputs[1];
+    if (t->variant == VARIANT_UNIFORM && !attr->b_rows) b = panels_of(lower, node, t->bn, err);
+    if (!b) return err && err->code != TRN_OK ? err->code : trn_fail_memory(err, 64, "packing weights");
+    trn_step_read(&step, b);
     trn_step_write(&step, partial ? partial : trn_lower_output(lower, node));
     const int64_t scalars[] = {
         attr->m, attr->n,     attr->k,           tiles_m,
@@ -320,10 +370,14 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const til
         k_part};
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(&step, scalars[i]);
+    if (t->variant == VARIANT_UNIFORM) {
+        trn_step_uint(&step, attr->b_rows ? t->bn : t->bn * attr->k);
+        trn_step_uint(&step, attr->b_rows ? attr->n : t->bn);
+    }
     tiling_macros(lower, &step, attr, t);
     if (partial) macro(&step, "PARTIAL", "1");
     step.epilogue = !partial;
-    if (t->variant == VARIANT_LANES && info->subgroup_max) step.subgroup_size = info->subgroup_size;
+    if (t->variant != VARIANT_TILES && info->subgroup_max) step.subgroup_size = info->subgroup_size;
     trn_lower_groups(&step, tiles * parts);
     trn_status status = trn_lower_step(lower, &step, err);
     return status == TRN_OK && partial ? lower_reduce(lower, node, partial, parts, err) : status;
@@ -333,6 +387,11 @@ static trn_status lower_matmul(trn_lower *lower, const trn_node *node, trn_error
 {
     const trn_device_info *info = trn_lower_device(lower);
     char why_not[128];
+    bool packable = attr_of(node)->b_shared && node->inputs[1]->constant;
+    if ((attr_of(node)->b_rows || packable) && uniform_applies(trn_lower_gpu(lower), why_not)) {
+        tiling t = tile_uniform(info, attr_of(node));
+        return lower_tiling(lower, node, &t, "CPU driver with uniform loads", err);
+    }
     if (lanes_applies(trn_lower_gpu(lower), why_not)) {
         tiling t = tile_lanes(info, attr_of(node));
         return lower_tiling(lower, node, &t, "CPU driver", err);

@@ -1,0 +1,116 @@
+// y = a b for CPU drivers that find uniform loads by themselves: a [M,K], b in rows of neighbouring columns, y [M,N], all
+// by batch. One subgroup of SG lanes makes TM rows by SG*TN columns. Values of a are uniform loads, broadcast for free.
+// A vector of b is made of SG uniform loads and a select by lane, which such drivers turn into one vector load; nothing
+// else comes near it there. b is packed in panels of SG*TN columns, or plain [K,N].
+#version 450
+#extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_basic : require
+
+#ifndef SG
+#define SG 8
+#endif
+#ifndef TM
+#define TM 12
+#endif
+#ifndef TN
+#define TN 2
+#endif
+#define UK 16 // values of K per round
+#ifdef PARTIAL // writes sums over a part of K
+#define EXTRA_BUFFERS(B)
+#define EXTRA_SCALARS
+#define EPILOGUE(v, index, column)
+#else
+#include "generated.glsl"
+#endif
+#define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Float, y) EXTRA_BUFFERS(B)
+// b_panel: from one block of SG*TN columns to the next; b_row: from one k to the next
+#define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part, b_panel, b_row; EXTRA_SCALARS
+#include "terrane.glsl"
+
+layout(local_size_x = SG) in;
+// Offsets from a reference must be literals: they become part of the instruction.
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer RowRef { float at[UK]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer LanesRef { float at[UK * SG * TN]; };
+
+float load_lanes(uint64_t address, int first)
+{
+    LanesRef from = LanesRef(address);
+    uint lane = gl_SubgroupInvocationID;
+    float v[SG];
+    [[unroll]] for (int i = 0; i < SG; i++) v[i] = from.at[first + i];
+    float value = v[0];
+    [[unroll]] for (int i = 1; i < SG; i++) value = mix(value, v[i], lane == uint(i));
+    return value;
+}
+
+void main()
+{
+    uint lane = gl_SubgroupInvocationID;
+    uint group = GROUP_INDEX;
+    uint row = group % p.tiles_m * TM;
+    group /= p.tiles_m;
+    uint panel = group % p.tiles_n, column = panel * (SG * TN);
+    group /= p.tiles_n; // part of K * batches + batch
+    uint batch = group % p.batches, part = group / p.batches * p.k_part;
+    // The last row of groups is not full. A return would not do: uniform loads are done with all lanes off, too.
+    bool extra = part >= p.K;
+    part = extra ? 0u : part;
+    uint k_end = min(part + p.k_part, p.K);
+    uint64_t a_at[TM];
+    [[unroll]] for (int i = 0; i < TM; i++)
+        a_at[i] = uint64_t(p.a) + 4ul * (batch * p.a_batch + min(row + i, p.M - 1u) * p.K + part);
+    uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + panel * p.b_panel + part * p.b_row);
+    uint64_t b_step = 4ul * p.b_row;
+    float sum[TM][TN];
+    [[unroll]] for (int i = 0; i < TM; i++)
+        [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] = 0.0;
+
+    // These drivers run a loop's body once more with all lanes off, and uniform loads are done even then: addresses stay
+    // on what was read before instead of moving behind the end.
+    uint rounds = (k_end - part) / UK, rest = (k_end - part) % UK;
+    for (uint r = 0u; r < rounds; r++) {
+        uint64_t more = r + 1u < rounds ? 1ul : 0ul, b_now = b_at;
+        [[unroll]] for (int kk = 0; kk < UK; kk++) {
+            float bv[TN];
+#ifdef PANELS // rows follow each other: one address for all of the round
+            [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_now, (kk * TN + j) * SG);
+#else
+            [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_now, j * SG);
+            b_now += rounds > 0u ? b_step : 0ul;
+#endif
+            [[unroll]] for (int i = 0; i < TM; i++) {
+                float value = RowRef(a_at[i]).at[kk];
+                [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
+            }
+        }
+        [[unroll]] for (int i = 0; i < TM; i++) a_at[i] += more * (4ul * UK);
+        b_at += more * (UK * b_step);
+    }
+    uint done = rounds > 0u ? UK : 0u, last = done + rest - 1u; // K has at least one value
+    for (uint r = 0u; r < rest; r++) {
+        uint64_t k = min(done + r, last);
+        float bv[TN];
+        [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_at + k * b_step, j * SG);
+        [[unroll]] for (int i = 0; i < TM; i++) {
+            float value = RowRef(a_at[i] + 4ul * k).at[0];
+            [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
+        }
+    }
+
+    // A loop over a copy: one epilogue in the program, not TM * TN of them.
+    float tile[TM * TN];
+    [[unroll]] for (int i = 0; i < TM; i++)
+        [[unroll]] for (int j = 0; j < TN; j++) tile[i * TN + j] = sum[i][j];
+    uint rows = extra ? 0u : min(p.M - row, TM), base = (group * p.M + row) * p.N;
+    for (uint t = 0u; t < rows * TN; t++) {
+        uint at_column = column + lane + t % TN * SG;
+        uint at = base + t / TN * p.N + at_column;
+        float value = tile[t];
+        if (at_column < p.N) {
+            EPILOGUE(value, at, at_column)
+            AT(y, at) = value;
+        }
+    }
+}
