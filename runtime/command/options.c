@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { MAX_OPTIONS = 64, HELP_COLUMN = 26 };
 
@@ -67,7 +68,9 @@ static trn_status set_int(const trn_option *option, const char *text, int *out, 
 
 static trn_status set_number(const trn_option *option, const char *text, number_value *out, trn_error *err)
 {
-    if (!trn_parse_double(text, &out->value) || isinf(out->value))
+    if (!strcasecmp(text, "nan"))
+        out->value = NAN;
+    else if (!trn_parse_double(text, &out->value) || isinf(out->value))
         return fail_value(option, text, "a number", err);
     out->given = true;
     return TRN_OK;

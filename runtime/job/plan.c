@@ -311,7 +311,10 @@ static trn_status plan_image_windows(job_plan *plan, trn_error *err)
 static trn_status choose_overlap(const job_plan *plan, int cell, int *overlap, trn_error *err)
 {
     int wanted = plan->job->overlap;
-    if (wanted < 0) wanted = plan->pooled ? 0 : (plan->tile / 8 + cell - 1) / cell * cell;
+    if (wanted < 0) {
+        int eighth = (plan->tile / 8 + cell - 1) / cell * cell;
+        wanted = plan->pooled ? 0 : TRN_MIN(eighth, plan->tile / 2 / cell * cell);
+    }
     if (wanted > plan->tile / 2)
         return trn_fail(err, TRN_ERR_ARGUMENT, "overlap is %d; wanted at most half the tile of %d pixels",
                         wanted, plan->tile);

@@ -108,6 +108,24 @@ static void embeds_a_scene(void **state)
     assert_true(says("100 x 75 pixels") && says("kernel"));
 }
 
+static void embeds_odd_sizes(void **state)
+{
+    (void)state;
+    char *dir = test_temp_dir();
+    put_scene(dir, "thin.tif", &(test_raster){.width = 7, .height = 150, .bands = 2});
+    put_scene(dir, "dot.tif", &(test_raster){.width = 1, .height = 1, .bands = 2});
+    assert_works(terrane(dir, "", "embed thin.tif --model rcf -c features=8 -o a.tif"));
+    assert_true(says("1 x 19, 8 channels"));
+    assert_works(terrane(dir, "", "embed thin.tif --model rcf -c features=8 --tile 8 -o a.tif"));
+    assert_works(terrane(dir, "", "embed thin.tif --model rcf -c features=8 --cell 24 --tile 48 -o a.tif"));
+    assert_true(says("1 x 7, 8 channels"));
+    assert_works(
+        terrane(dir, "", "embed thin.tif --model rcf -c features=8 --tile 1000 --overlap 0 -o a.tif"));
+    assert_fails(terrane(dir, "", "embed dot.tif --model rcf -c features=8 -o b.tif"), TRN_ERR_ARGUMENT,
+                 "smaller than a filter");
+    assert_holds(dir, "a.tif,dot.tif,thin.tif");
+}
+
 static void embeds_a_folder(void **state)
 {
     (void)state;
@@ -258,15 +276,11 @@ static void stops_on_request(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(helps),
-        cmocka_unit_test(wrong_options),
-        cmocka_unit_test(embeds_a_scene),
-        cmocka_unit_test(embeds_a_folder),
-        cmocka_unit_test(runs_recipes),
-        cmocka_unit_test(starts_warm),
-        cmocka_unit_test(lists_devices),
-        cmocka_unit_test(tests_itself),
-        cmocka_unit_test(stops_on_request),
+        cmocka_unit_test(helps),           cmocka_unit_test(wrong_options),
+        cmocka_unit_test(embeds_a_scene),  cmocka_unit_test(embeds_odd_sizes),
+        cmocka_unit_test(embeds_a_folder), cmocka_unit_test(runs_recipes),
+        cmocka_unit_test(starts_warm),     cmocka_unit_test(lists_devices),
+        cmocka_unit_test(tests_itself),    cmocka_unit_test(stops_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

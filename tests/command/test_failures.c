@@ -152,6 +152,7 @@ static void scenes_with_holes(void **state)
     put_scene(dir, "zero.tif",
               &(test_raster){.width = 96, .height = 32, .bands = 2, .type = TEST_RASTER_U16, .value = hole});
     assert_works(terrane(dir, "", "embed zero.tif --nodata 0 " RCF "-o f.tif"));
+    assert_works(terrane(dir, "", "embed zero.tif --nodata nan " RCF "-o f.tif"));
     put_scene(
         dir, "none.tif",
         &(test_raster){.width = 96, .height = 32, .bands = 2, .type = TEST_RASTER_F32, .value = nothing});
