@@ -6,7 +6,7 @@
 #define SCALARS uint count; uint columns; EXTRA_SCALARS
 #include "terrane.glsl"
 
-layout(local_size_x = 256) in;
+layout(local_size_x = 128) in; // what every device grants
 
 void main()
 {

@@ -46,6 +46,10 @@ static trn_status find_constant_use(const trn_exec *exec, constant_use *use, trn
         const trn_tensor *base = trn_tensor_base(exec->graph->outputs[i].tensor);
         if (base->constant) use->kept[base->id] = true;
     }
+    /* every value can be read: also one that was computed only to be packed */
+    for (size_t i = 0; exec->options.keep_all && i < exec->graph->tensor_count; i++) {
+        if (exec->graph->tensors[i]->producer && use->last_setup[i] >= 0) use->kept[i] = true;
+    }
     return TRN_OK;
 }
 
@@ -158,16 +162,38 @@ static trn_status record_program(trn_exec *exec, trn_error *err)
 
 /* ---- compiling ---- */
 
-static bool same_kernel(const trn_lowered_step *a, const trn_lowered_step *b)
+static uint64_t hash_text(const char *text, uint64_t seed)
 {
-    if (strcmp(a->step.shader, b->step.shader) != 0 || a->step.macro_count != b->step.macro_count)
-        return false;
-    if (strcmp(a->generated ? a->generated : "", b->generated ? b->generated : "") != 0) return false;
-    for (int i = 0; i < a->step.macro_count; i++) {
-        if (strcmp(a->step.macros[i].name, b->step.macros[i].name) != 0) return false;
-        if (strcmp(a->step.macros[i].value, b->step.macros[i].value) != 0) return false;
-    }
-    return a->step.subgroup_size == b->step.subgroup_size;
+    return text ? trn_fnv1a64(text, strlen(text) + 1, seed) : trn_fnv1a64("", 1, seed);
+}
+
+/* Equal for steps that run the same kernel. */
+static uint64_t kernel_hash(const trn_step *step, const char *generated)
+{
+    uint64_t hash = hash_text(generated, hash_text(step->shader, TRN_FNV_SEED));
+    for (int i = 0; i < step->macro_count; i++)
+        hash = hash_text(step->macros[i].value, hash_text(step->macros[i].name, hash));
+    return trn_fnv1a64(&step->subgroup_size, sizeof step->subgroup_size, hash);
+}
+
+static int compare_hash(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static trn_status count_kernels(trn_exec *exec, trn_error *err)
+{
+    size_t count = exec->lower.step_count;
+    uint64_t *hashes = calloc(count + 1, sizeof *hashes);
+    if (!hashes) return trn_fail_memory(err, count * sizeof *hashes, "a compilation");
+    for (size_t s = 0; s < count; s++)
+        hashes[s] = kernel_hash(&exec->lower.steps[s].step, exec->lower.steps[s].generated);
+    qsort(hashes, count, sizeof *hashes, compare_hash);
+    for (size_t s = 0; s < count; s++)
+        exec->summary.kernels += !s || hashes[s] != hashes[s - 1];
+    free(hashes);
+    return TRN_OK;
 }
 
 static void summarize(trn_exec *exec, const constant_use *use)
@@ -181,10 +207,6 @@ static void summarize(trn_exec *exec, const constant_use *use)
     }
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *step = &exec->lower.steps[s];
-        size_t before = 0;
-        while (before < s && !same_kernel(&exec->lower.steps[before], step))
-            before++;
-        sum->kernels += before == s;
         if (step->setup) {
             sum->setup_dispatches++;
             continue;
@@ -232,6 +254,38 @@ static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *er
     return status == TRN_OK ? record_program(exec, err) : status;
 }
 
+/* What device memory cannot bind or hold in one piece is said before anything is made. */
+static trn_status check_bindings(const trn_exec *exec, trn_error *err)
+{
+    uint64_t limit = trn_gpu_info(exec->gpu)->max_storage_range;
+    char text[2][32];
+    if (trn_gpu_access(exec->gpu) != TRN_ACCESS_STORAGE || !limit) return TRN_OK;
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *lowered = &exec->lower.steps[s];
+        for (int i = 0; i < lowered->step.operand_count; i++) {
+            const trn_operand *operand = &lowered->step.operands[i];
+            uint64_t size = operand->size ? operand->size : (uint64_t)operand->tensor->count * 4;
+            if (size <= limit) continue;
+            return trn_fail(
+                err, TRN_ERR_MEMORY,
+                "%s: a tensor of %s is more than the %s that this device binds as a storage buffer; "
+                "use a smaller batch or tile",
+                lowered->label, trn_format_bytes(size, text[0]), trn_format_bytes(limit, text[1]));
+        }
+    }
+    return TRN_OK;
+}
+
+/* Bytes of one block of values: what the device gives at once, less what a buffer takes beside its content.
+ */
+static uint64_t block_limit_of(const trn_gpu *gpu)
+{
+    const uint64_t most = (uint64_t)1 << 30, beside = 4096;
+    uint64_t limit = trn_gpu_info(gpu)->max_allocation;
+    limit = limit ? TRN_MIN(limit, most) : most;
+    return limit > 2 * beside ? limit - beside : limit;
+}
+
 static bool environment_is(const char *name)
 {
     const char *value = getenv(name);
@@ -254,12 +308,12 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
     exec->lower = (trn_lower){.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
     trn_status status = exec->lower.arena ? TRN_OK : trn_fail_memory(err, 1, "an executable");
     bool fusion = !exec->options.no_fusion && !trn_gpu_disabled("fusion");
-    uint64_t block_limit = (uint64_t)1 << 30;
-    const trn_device_info *info = trn_gpu_info(gpu);
-    if (info->max_allocation) block_limit = TRN_MIN(block_limit, info->max_allocation);
     if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, err);
     if (status == TRN_OK)
-        status = trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit, &exec->plan, err);
+        status =
+            trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit_of(gpu), &exec->plan, err);
+    if (status == TRN_OK) status = check_bindings(exec, err);
+    if (status == TRN_OK) status = count_kernels(exec, err);
     if (status == TRN_OK) status = find_constant_use(exec, &use, err);
     if (status != TRN_OK) goto fail;
     exec->constants = calloc(tensor_total(exec) + 1, sizeof(trn_gpu_buffer *));
@@ -347,7 +401,7 @@ static trn_status poison(trn_exec *exec, trn_error *err)
     return TRN_OK;
 }
 
-/* Keeps the measured rate for estimates; small graphs say nothing about it. */
+/* Keeps the measured rate for estimates, once per executable; small graphs say nothing about it. */
 static void learn_rate(trn_exec *exec, double seconds)
 {
     double old, rate = exec->summary.flops / seconds;
@@ -363,8 +417,8 @@ trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error 
     uint64_t start = trn_now_ns();
     if (status == TRN_OK) status = trn_program_run(exec->program, progress, err);
     if (status != TRN_OK) return status;
-    if (exec->runs++ > 0)
-        learn_rate(exec, (double)(trn_now_ns() - start) * 1e-9); /* the first run compiles in the driver */
+    if (exec->runs++ == 1) /* the first run compiles in the driver */
+        learn_rate(exec, (double)(trn_now_ns() - start) * 1e-9);
     return exec->options.check ? trn_exec_check(exec, err) : TRN_OK;
 }
 
@@ -375,6 +429,7 @@ trn_exec_summary trn_exec_summarize(const trn_exec *exec)
 
 void trn_exec_profile(trn_exec *exec, bool on)
 {
+    if (!exec->program) return; /* only planned */
     exec->profiled = on;
     trn_program_profile(exec->program, on);
 }

@@ -24,7 +24,8 @@ static void add_step(const trn_lowered_step *lowered, trn_text *out)
     trn_text_add(out, lowered->setup ? ", once\n" : "\n");
 }
 
-static void add_group(const trn_exec *exec, const trn_group *group, trn_text *out)
+/* step: the first that is not printed yet; steps stand in the order of their groups. */
+static void add_group(const trn_exec *exec, const trn_group *group, size_t *step, trn_text *out)
 {
     char shape[128];
     const trn_node *first = group->root ? group->root : group->chain[0];
@@ -39,9 +40,8 @@ static void add_group(const trn_exec *exec, const trn_group *group, trn_text *ou
         first->op->describe(first, out);
     }
     trn_text_add(out, "\n");
-    for (size_t s = 0; s < exec->lower.step_count; s++) {
-        if (exec->lower.steps[s].group == group) add_step(&exec->lower.steps[s], out);
-    }
+    while (*step < exec->lower.step_count && exec->lower.steps[*step].group == group)
+        add_step(&exec->lower.steps[(*step)++], out);
 }
 
 void trn_exec_explain(const trn_exec *exec, trn_text *out)
@@ -52,8 +52,8 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out)
     trn_text_printf(out, "device: %s (%s), %s access\n", info->name, trn_device_type_name(info->type),
                     trn_gpu_access(exec->gpu) == TRN_ACCESS_ADDRESS ? "address" : "storage-buffer");
     trn_text_add(out, "operators:\n");
-    for (size_t i = 0; i < exec->lower.group_count; i++)
-        add_group(exec, &exec->lower.groups[i], out);
+    for (size_t i = 0, step = 0; i < exec->lower.group_count; i++)
+        add_group(exec, &exec->lower.groups[i], &step, out);
     trn_text_printf(out, "%zu operators in %zu dispatches (%zu fused, %zu run once before), %zu kernels\n",
                     sum->operators, sum->dispatches, sum->fused_operators, sum->setup_dispatches,
                     sum->kernels);
@@ -65,6 +65,8 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out)
     trn_text_printf(out, "work: %.4g GFLOP a run", sum->flops * 1e-9);
     if (sum->estimated_seconds > 0)
         trn_text_printf(out, ", about %.3g s at the rate measured on this device", sum->estimated_seconds);
+    else
+        trn_text_add(out, ", time not known yet: the first larger runs on this device will tell");
     trn_text_add(out, "\n");
 }
 

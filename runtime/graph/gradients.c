@@ -60,6 +60,10 @@ trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_
 {
     trn_status status = trn_graph_status(graph, err);
     if (status != TRN_OK) return status;
+    bool whole = y != NULL;
+    for (int i = 0; i < count; i++)
+        whole = whole && wrt[i];
+    if (!whole) return trn_fail(err, TRN_ERR_ARGUMENT, "gradients: a tensor is NULL");
     size_t node_count = graph->node_count;
     gradient_pass pass = {graph, calloc(graph->tensor_count, sizeof *pass.grads),
                           calloc(graph->tensor_count, sizeof *pass.wanted)};

@@ -20,7 +20,7 @@ bool trn_shape_equal(const trn_shape *a, const trn_shape *b)
 const char *trn_shape_text(const trn_shape *shape, char buffer[128])
 {
     int n = snprintf(buffer, 128, "[");
-    for (int i = 0; i < shape->ndim; i++)
+    for (int i = 0; i < shape->ndim && i < TRN_MAX_DIMS; i++)
         n += snprintf(buffer + n, 128 - (size_t)n, i ? ",%lld" : "%lld", (long long)shape->dim[i]);
     snprintf(buffer + n, 128 - (size_t)n, "]");
     return buffer;
@@ -172,6 +172,7 @@ trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_sh
 
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
 {
+    if (!fill) return trn_graph_fail(graph, "param '%s' has nothing that fills it", name);
     trn_tensor *tensor = leaf(graph, name, TRN_F32, shape);
     if (!tensor) return NULL;
     tensor->constant = true;
@@ -262,15 +263,14 @@ trn_tensor *trn_reshape(trn_graph *graph, trn_tensor *x, trn_shape shape)
 {
     if (!x) return NULL;
     char from[128], to[128];
-    int64_t known = 1;
     int open = -1;
-    for (int i = 0; i < shape.ndim; i++) {
-        if (shape.dim[i] == -1 && open < 0)
-            open = i;
-        else
-            known *= shape.dim[i];
+    for (int i = 0; i < TRN_MIN(shape.ndim, TRN_MAX_DIMS) && open < 0; i++) {
+        if (shape.dim[i] == -1) open = i;
     }
-    if (open >= 0 && known > 0) shape.dim[open] = x->count / known;
+    if (open >= 0) {
+        shape.dim[open] = 1;
+        shape.dim[open] = shape_fits(&shape) ? x->count / trn_shape_count(&shape) : -1;
+    }
     if (!shape_fits(&shape) || trn_shape_count(&shape) != x->count)
         return trn_graph_fail(graph, "reshape: %s cannot become %s", trn_shape_text(&x->shape, from),
                               trn_shape_text(&shape, to));

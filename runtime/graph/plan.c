@@ -44,52 +44,88 @@ static bool overlap_in_time(const trn_place *a, const trn_place *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-/* Lowest offset in the block where place fits between those placed before that live at the same time. */
-static uint64_t lowest_offset(trn_place *const *sorted, size_t placed, const trn_place *place, int block)
+/* Those placed so far, by block and by offset in it. */
+typedef struct placed_list {
+    trn_place **items;
+    size_t count;
+} placed_list;
+
+static size_t first_of_block(const placed_list *placed, int block)
+{
+    size_t low = 0, high = placed->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (placed->items[middle]->block < block)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Lowest offset in the block where place fits between those that live at the same time. */
+static uint64_t lowest_offset(const placed_list *placed, const trn_place *place, int block)
 {
     uint64_t offset = 0;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (size_t i = 0; i < placed; i++) {
-            const trn_place *other = sorted[i];
-            if (other->block != block || !overlap_in_time(place, other)) continue;
-            if (offset < other->offset + other->size && other->offset < offset + place->size) {
-                offset = (other->offset + other->size + TRN_TENSOR_ALIGN - 1) / TRN_TENSOR_ALIGN *
-                         TRN_TENSOR_ALIGN;
-                moved = true;
-            }
-        }
+    for (size_t i = first_of_block(placed, block); i < placed->count; i++) {
+        const trn_place *other = placed->items[i];
+        if (other->block != block || other->offset >= offset + place->size) break;
+        uint64_t end = other->offset + other->size;
+        if (end <= offset || !overlap_in_time(place, other)) continue;
+        offset = (end + TRN_TENSOR_ALIGN - 1) / TRN_TENSOR_ALIGN * TRN_TENSOR_ALIGN;
     }
     return offset;
+}
+
+static void insert(placed_list *placed, trn_place *place)
+{
+    size_t at = first_of_block(placed, place->block);
+    while (at < placed->count && placed->items[at]->block == place->block &&
+           placed->items[at]->offset < place->offset)
+        at++;
+    memmove(placed->items + at + 1, placed->items + at, (placed->count - at) * sizeof *placed->items);
+    placed->items[at] = place;
+    placed->count++;
+}
+
+static trn_status put(trn_memory_plan *plan, size_t *capacity, placed_list *placed, trn_place *place,
+                      uint64_t block_limit, trn_error *err)
+{
+    for (int block = 0;; block++) {
+        if (block == plan->block_count) {
+            if (!trn_grow(&plan->block_bytes, capacity, (size_t)block + 1, sizeof *plan->block_bytes))
+                return trn_fail_memory(err, sizeof(uint64_t), "a memory plan");
+            plan->block_bytes[plan->block_count++] = 0;
+        }
+        uint64_t offset = lowest_offset(placed, place, block);
+        if (offset + place->size > block_limit) continue;
+        place->block = block;
+        place->offset = offset;
+        plan->block_bytes[block] = TRN_MAX(plan->block_bytes[block], offset + place->size);
+        insert(placed, place);
+        return TRN_OK;
+    }
 }
 
 static trn_status assign(trn_memory_plan *plan, trn_place **sorted, size_t count, uint64_t block_limit,
                          trn_error *err)
 {
     size_t capacity = 0;
-    for (size_t i = 0; i < count; i++) {
-        trn_place *place = sorted[i];
-        char text[32];
-        if (place->size > block_limit)
-            return trn_fail(err, TRN_ERR_MEMORY,
-                            "one tensor needs %s, more than a block of device memory may hold; use a "
-                            "smaller batch or tile",
-                            trn_format_bytes(place->size, text));
-        for (int block = 0;; block++) {
-            if (block == plan->block_count) {
-                if (!trn_grow(&plan->block_bytes, &capacity, (size_t)block + 1, sizeof *plan->block_bytes))
-                    return trn_fail_memory(err, sizeof(uint64_t), "a memory plan");
-                plan->block_bytes[plan->block_count++] = 0;
-            }
-            uint64_t offset = lowest_offset(sorted, i, place, block);
-            if (offset + place->size > block_limit) continue;
-            place->block = block;
-            place->offset = offset;
-            plan->block_bytes[block] = TRN_MAX(plan->block_bytes[block], offset + place->size);
-            break;
-        }
+    char text[2][32];
+    placed_list placed = {.items = calloc(count + 1, sizeof *placed.items)};
+    trn_status status = placed.items ? TRN_OK : trn_fail_memory(err, count * sizeof(void *), "a memory plan");
+    for (size_t i = 0; status == TRN_OK && i < count; i++) {
+        if (sorted[i]->size > block_limit)
+            status =
+                trn_fail(err, TRN_ERR_MEMORY,
+                         "one tensor needs %s, more than the %s that a block of device memory may hold; "
+                         "use a smaller batch or tile",
+                         trn_format_bytes(sorted[i]->size, text[0]), trn_format_bytes(block_limit, text[1]));
+        else
+            status = put(plan, &capacity, &placed, sorted[i], block_limit, err);
     }
-    return TRN_OK;
+    free(placed.items);
+    return status;
 }
 
 trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t block_limit,

@@ -310,8 +310,9 @@ static trn_status pointwise_lower(trn_lower *lower, const trn_node *node, trn_er
     trn_tensor *out = trn_lower_output(lower, node);
     step.operands[step.operand_count++] = (trn_operand){.tensor = out, .written = true};
     step.scalars[step.scalar_count++].u = (uint32_t)out->count;
-    step.scalars[step.scalar_count++].u = (uint32_t)trn_tensor_dim(out, -1);
-    trn_lower_groups(&step, (out->count + 255) / 256);
+    /* a single number has no axis, and the kernel divides by this */
+    step.scalars[step.scalar_count++].u = (uint32_t)TRN_MAX(trn_tensor_dim(out, -1), 1);
+    trn_lower_groups(&step, (out->count + 127) / 128);
     return trn_lower_step(lower, &step, err);
 }
 

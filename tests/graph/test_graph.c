@@ -238,6 +238,114 @@ static void check_mode_compares_with_the_reference(void **state)
     trn_graph_destroy(graph);
 }
 
+/* Weights that are computed and then only packed are there for the check nevertheless. */
+static void check_mode_reads_computed_constants(void **state)
+{
+    (void)state;
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(40, 24), fill_twos, NULL);
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(70, 24));
+    trn_output_add(graph, "y", trn_linear(graph, x, trn_unary(graph, "square", w), NULL));
+    float *y = run(graph, &(trn_compile_options){.check = true}, "y", 70 * 40);
+    free(y);
+    trn_graph_destroy(graph);
+}
+
+static void single_numbers_are_tensors_too(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, (trn_shape){.ndim = 0}), *dx;
+    trn_tensor *y = trn_mul(graph, trn_affine(graph, x, 2, 1), x);
+    trn_output_add(graph, "y", y);
+    assert_trn_ok(trn_gradients(graph, y, NULL, &x, 1, &dx, &err), err);
+    trn_output_add(graph, "dx", dx);
+    float *values = test_hash_values("x", 1, 1, 0);
+    float *out = run(graph, NULL, "y", 1), *slope = run(graph, NULL, "dx", 1);
+    assert_true(fabsf(*out - (2 * *values + 1) * *values) < 1e-6f);
+    assert_true(fabsf(*slope - (4 * *values + 1)) < 1e-5f);
+    free(values);
+    free(out);
+    free(slope);
+    trn_graph_destroy(graph);
+}
+
+static void hostile_arguments_are_refused(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    assert_null(trn_param(graph, "empty", TRN_SHAPE(3), NULL, NULL));
+    assert_trn_fails(trn_graph_status(graph, &err), TRN_ERR_ARGUMENT, err, "nothing that fills it");
+    trn_graph_destroy(graph);
+    const trn_shape bad[] = {TRN_SHAPE(INT64_MAX, 8, -1),
+                             TRN_SHAPE(-1, -1),
+                             TRN_SHAPE(-1, INT32_MAX),
+                             TRN_SHAPE(-2, -3),
+                             {.ndim = 9}};
+    for (size_t i = 0; i < TRN_COUNT(bad); i++) {
+        graph = trn_graph_create();
+        assert_null(trn_reshape(graph, trn_input(graph, "x", TRN_F32, TRN_SHAPE(2, 3)), bad[i]));
+        assert_trn_fails(trn_graph_status(graph, &err), TRN_ERR_ARGUMENT, err, "[2,3] cannot become");
+        trn_graph_destroy(graph);
+    }
+    graph = trn_graph_create();
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(2)), *none = NULL, *grad;
+    assert_trn_fails(trn_gradients(graph, x, NULL, &none, 1, &grad, &err), TRN_ERR_ARGUMENT, err, "NULL");
+    trn_conv_desc wide = {.stride = {1, 1, 1}, .padding = {0, 1 << 29, 1 << 29}};
+    assert_null(trn_conv2d(graph, trn_input(graph, "image", TRN_F32, TRN_SHAPE(1, 1, 4, 4)),
+                           trn_input(graph, "w", TRN_F32, TRN_SHAPE(1, 1, 2, 2)), NULL, &wide));
+    assert_trn_fails(trn_graph_status(graph, &err), TRN_ERR_ARGUMENT, err, "windows are more than");
+    trn_graph_destroy(graph);
+}
+
+static bool meet(const trn_place *a, const trn_place *b)
+{
+    return a->block == b->block && a->first <= b->last && b->first <= a->last &&
+           a->offset < b->offset + b->size && b->offset < a->offset + a->size;
+}
+
+/* A deep graph whose values live short and long: whatever lives at the same time lies apart, and planning
+ * thousands of values does not take seconds. */
+static void living_values_never_overlap(void **state)
+{
+    (void)state;
+    enum { NODES = 4000, KEPT = 16 };
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *kept[KEPT], *y = trn_input(graph, "x", TRN_F32, TRN_SHAPE(30, 20));
+    for (int i = 0; i < NODES; i++) {
+        if (i < KEPT)
+            kept[i] = y;
+        else if (i % 7 == 0)
+            y = trn_add(graph, y, kept[i % KEPT]);
+        if (i % 11 == 0) kept[i * 5 % KEPT] = y;
+        y = trn_pad(graph, trn_slice(graph, y, i % 2, 1, i % 2 ? 19 : 29), i % 2, 1, 0);
+    }
+    trn_output_add(graph, "y", y);
+    uint64_t start = trn_now_ns();
+    trn_lower lower = {.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
+    trn_memory_plan plan;
+    assert_trn_ok(trn_lower_graph(&lower, true, &err), err);
+    assert_trn_ok(trn_memory_plan_make(&lower, false, 64 << 10, &plan, &err), err);
+    double seconds = (double)(trn_now_ns() - start) * 1e-9;
+    assert_true(plan.block_count > 0 && plan.total < plan.unshared / 4);
+    for (size_t i = 0; i < graph->tensor_count; i++) {
+        const trn_place *a = &plan.places[i];
+        if (a->block < 0) continue;
+        assert_true(a->offset % TRN_TENSOR_ALIGN == 0);
+        assert_true(a->offset + a->size <= plan.block_bytes[a->block] &&
+                    plan.block_bytes[a->block] <= 64 << 10);
+        for (size_t k = 0; k < i; k++)
+            assert_false(plan.places[k].block >= 0 && meet(a, &plan.places[k]));
+    }
+    assert_true(seconds < 5);
+    trn_memory_plan_free(&plan);
+    trn_lower_free(&lower);
+    trn_graph_destroy(graph);
+}
+
 /* Each allocation of device memory fails once, in turn: the compile finds another way or reports it; nothing
  * is left behind. */
 static void failed_allocations_leave_nothing_behind(void **state)
@@ -298,6 +406,10 @@ int main(void)
         cmocka_unit_test(too_little_memory_is_said_before_the_run),
         cmocka_unit_test(constants_are_folded_once),
         cmocka_unit_test(check_mode_compares_with_the_reference),
+        cmocka_unit_test(check_mode_reads_computed_constants),
+        cmocka_unit_test(single_numbers_are_tensors_too),
+        cmocka_unit_test(hostile_arguments_are_refused),
+        cmocka_unit_test(living_values_never_overlap),
         cmocka_unit_test(failed_allocations_leave_nothing_behind),
         cmocka_unit_test(a_lost_device_names_the_operators),
     };

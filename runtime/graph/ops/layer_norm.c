@@ -263,6 +263,8 @@ trn_tensor *trn_layer_norm(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_t
     if (!trn_is_float(graph, x, "layer_norm")) return NULL;
     char text[128];
     int64_t C = trn_tensor_dim(x, -1);
+    if ((w && !trn_is_float(graph, w, "layer_norm")) || (b && !trn_is_float(graph, b, "layer_norm")))
+        return NULL;
     if (C < 1 || (w && w->count != C) || (b && b->count != C))
         return trn_graph_fail(graph, "layer_norm: weights of %lld and bias of %lld values for rows of %s",
                               (long long)(w ? w->count : C), (long long)(b ? b->count : C),

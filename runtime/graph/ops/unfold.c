@@ -32,7 +32,11 @@ bool trn_window_make(trn_graph *graph, const char *op, const int64_t channels_an
         window->padding[i] = padding[i];
         window->out[i] = (int)(room / step + 1);
     }
-    return true;
+    int64_t windows = (int64_t)window->out[1] * window->out[2];
+    if (windows <= INT32_MAX && windows * window->out[0] <= INT32_MAX) return true;
+    trn_graph_fail(graph, "%s: %dx%dx%d windows are more than 2^31-1", op, window->out[0], window->out[1],
+                   window->out[2]);
+    return false;
 }
 
 void trn_window_describe(const trn_window *w, trn_text *out)
