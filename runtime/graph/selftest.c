@@ -28,16 +28,23 @@ trn_status trn_kernel_variants(const trn_gpu *gpu, trn_kernel_variant_info **lis
     return TRN_OK;
 }
 
-/* Input values by name: uniform in [-1,1), times k when the name ends in "*k". */
-static float *input_values(const trn_tensor *input)
+/* Input values by name: floats are uniform in [-1,1), times k when the name ends in "*k"; integers lie
+ * within, at both ends and outside of the ranges that the cases index. */
+static void *input_values(const trn_tensor *input)
 {
-    float *values = malloc((size_t)input->count * sizeof *values);
+    static const int32_t odd[] = {0, -1, 1, INT32_MAX, 2, INT32_MIN, 3, 1000003};
+    void *values = malloc((size_t)input->count * 4);
     if (!values) return NULL;
     const char *star = strrchr(input->name, '*');
     double scale = star ? atof(star + 1) : 1;
     uint64_t hash = trn_fnv1a64(input->name, strlen(input->name), TRN_FNV_SEED);
-    for (int64_t i = 0; i < input->count; i++)
-        values[i] = (float)(scale * trn_hash_uniform(hash, (uint64_t)i));
+    for (int64_t i = 0; i < input->count; i++) {
+        double uniform = trn_hash_uniform(hash, (uint64_t)i);
+        if (input->type == TRN_F32)
+            ((float *)values)[i] = (float)(scale * uniform);
+        else
+            ((int32_t *)values)[i] = i < (int64_t)TRN_COUNT(odd) ? odd[i] : (int32_t)(20 + 24 * uniform);
+    }
     return values;
 }
 
