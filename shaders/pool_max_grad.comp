@@ -16,7 +16,7 @@ uint first_maximum(uint corner)
     for (uint dy = 0u; dy < p.size; dy++) {
         for (uint dx = 0u; dx < p.size; dx++) {
             float value = AT(x, corner + (dy * p.w + dx) * p.inner);
-            if (value > best) {
+            if (value > best || (isnan(value) && !isnan(best))) { // as in pool_max.comp
                 best = value;
                 at = dy * p.size + dx;
             }

@@ -17,7 +17,7 @@ void main()
     for (uint k = 1u; k < p.axis; k++) {
         uint here = base + k * p.inner;
         float value = AT(x, here);
-        if (value > best) {
+        if (value > best || (isnan(value) && !isnan(best))) { // as in reduce.comp
             best = value;
             at = here;
         }

@@ -31,7 +31,8 @@ static void max_grad_reference(const trn_node *node, const void *const *inputs, 
     for (int64_t at = 0; at < s.outer * s.inner; at++) {
         int64_t base = at / s.inner * s.axis * s.inner + at % s.inner, best = 0;
         for (int64_t k = 0; k < s.axis; k++) {
-            if (x[base + k * s.inner] > x[base + best * s.inner]) best = k;
+            float value = x[base + k * s.inner], largest = x[base + best * s.inner];
+            if (value > largest || (isnan(value) && !isnan(largest))) best = k;
             dx[base + k * s.inner] = 0;
         }
         dx[base + best * s.inner] = dy[at];
