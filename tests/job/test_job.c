@@ -710,6 +710,54 @@ static void damage_while_running(void **state)
     forget(&h);
 }
 
+/* A model with weights, class tokens per window; result.json names the very file that was used. */
+static void trained_model(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    heard h = {0};
+    char *dir = test_temp_dir(), hex[65];
+    const char *golden = test_golden_path("vit_tiny_mae/vit_tiny_mae.safetensors");
+    if (!golden) fail_msg("vit_tiny_mae.safetensors is missing from the test data");
+    char *weights = strdup(golden);
+    char *scene = write_scene(dir, "s.tif", &(test_raster){.width = 64, .height = 64, .bands = 3});
+    case_job c;
+    set_up(&c, scene, dir, "v.npy");
+    const trn_setting tiny[] = {
+        {"img_size", "32"}, {"patch", "8"}, {"dim", "48"}, {"depth", "3"}, {"heads", "4"}};
+    c.encoder = (trn_job_encoder){.model = "mae-vit-base",
+                                  .weights = weights,
+                                  .settings = tiny,
+                                  .setting_count = TRN_COUNT(tiny),
+                                  .pool = TRN_FEATURES_CLS};
+    c.job.scene.sensor = "rgb";
+    c.job.tile_vectors = true;
+    assert_trn_ok(run_job(&c, &h, &err), err);
+    int64_t shape[3];
+    free(read_vectors(dir, "v.npy", shape, 3));
+    assert_int_equal(shape[0] * shape[1], 4);
+    assert_int_equal(shape[2], 48);
+    size_t size;
+    uint8_t digest[32];
+    char *bytes = trn_read_file(weights, 1 << 24, &size, &err);
+    assert_non_null(bytes);
+    trn_sha256(bytes, size, digest);
+    for (int i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    cJSON *json = read_json(dir, "result.json");
+    const cJSON *encoder = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "encoders"), 0);
+    const cJSON *used = cJSON_GetObjectItem(encoder, "weights");
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(used, "sha256")), hex);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(encoder, "pool")), "cls");
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetArrayItem(cJSON_GetObjectItem(encoder, "bands"), 0)),
+                        "red");
+    cJSON_Delete(json);
+    free(bytes);
+    free(weights);
+    free(scene);
+    forget(&h);
+}
+
 /* A checkpoint in perfect order whose numbers are not: NaN must not pass for nodata. */
 static void weights_of_nan(void **state)
 {
@@ -776,6 +824,7 @@ int main(void)
         cmocka_unit_test(too_little_memory),
         cmocka_unit_test(stopping),
         cmocka_unit_test(damage_while_running),
+        cmocka_unit_test(trained_model),
         cmocka_unit_test(weights_of_nan),
         cmocka_unit_test(explaining),
     };
