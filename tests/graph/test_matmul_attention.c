@@ -151,7 +151,7 @@ static void test_many_keys(void **state)
 static void check_variants(void (*build)(trn_graph *graph), const char *const *names, const int64_t *counts,
                            int inputs, int64_t out_count)
 {
-    static const char *const off[] = {NULL, "lanes", "address", "lanes,fusion"};
+    static const char *const off[] = {NULL, "uniform", "lanes", "address", "lanes,fusion"};
     float *first = NULL;
     for (size_t i = 0; i < TRN_COUNT(off); i++) {
         trn_gpu *kept = gpu;
