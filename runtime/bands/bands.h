@@ -46,8 +46,9 @@ typedef struct trn_sensor {
  * -1000); sentinel1 (s1): VV, VH in dB; landsat5 (l5), landsat7 (l7), landsat8 (l8), landsat9 (l9): digital
  * numbers as stored, all bands; landsat5-sr ... landsat9-sr (l5-sr, ...): Collection 2 Level 2 surface
  * reflectance, 0.0000275 * stored - 0.2, reflective bands only; hls: the six bands that Landsat and
- * Sentinel-2 share, B02..B07 by the Landsat numbers (B05 is the narrow NIR); naip: R, G, B, N bytes; rgb: R,
- * G, B bytes. Radar bands have no wavelength here: an encoder that wants a number for them brings its own. */
+ * Sentinel-2 share, B02..B07 by the Landsat numbers (B05 is the narrow NIR); hls-l30, hls-s30: the products
+ * as they are, reflective bands; naip: R, G, B, N bytes; rgb: R, G, B bytes. Radar bands have no wavelength
+ * here: an encoder that wants a number for them brings its own. */
 size_t trn_sensor_count(void);
 const trn_sensor *trn_sensor_at(size_t i);
 /* By name or alias ("s2", "landsat7"), any case. NULL with err naming the nearest known one. */

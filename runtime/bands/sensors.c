@@ -82,6 +82,30 @@ static const trn_band hls[] = {
     BAND("B06", "swir16", 1.610, 30, "B6", "B11"), BAND("B07", "swir22", 2.200, 30, "B7", "B12"),
 };
 
+/* The two products use the same numbers for different bands. */
+static const trn_band hls_l30[] = {
+    BAND("B01", "coastal", 0.443, 30, "B1"),      BAND("B02", "blue", 0.482, 30, "B2"),
+    BAND("B03", "green", 0.561, 30, "B3"),        BAND("B04", "red", 0.655, 30, "B4"),
+    BAND("B05", "nir08", 0.865, 30, "B5", "nir"), BAND("B06", "swir16", 1.609, 30, "B6"),
+    BAND("B07", "swir22", 2.201, 30, "B7"),       BAND("B09", "cirrus", 1.373, 30, "B9"),
+};
+
+static const trn_band hls_s30[] = {
+    BAND("B01", "coastal", 0.443, 30, "B1"),
+    BAND("B02", "blue", 0.490, 30, "B2"),
+    BAND("B03", "green", 0.560, 30, "B3"),
+    BAND("B04", "red", 0.665, 30, "B4"),
+    BAND("B05", "rededge1", 0.705, 30, "B5", "rededge"),
+    BAND("B06", "rededge2", 0.740, 30, "B6"),
+    BAND("B07", "rededge3", 0.783, 30, "B7"),
+    BAND("B08", "nir", 0.842, 30, "B8"),
+    BAND("B8A", "nir08", 0.865, 30, "B08A"),
+    BAND("B09", "nir09", 0.945, 30, "B9"),
+    BAND("B10", "cirrus", 1.375, 30, NULL),
+    BAND("B11", "swir16", 1.610, 30, NULL),
+    BAND("B12", "swir22", 2.190, 30, NULL),
+};
+
 static const trn_band naip[] = {
     BAND("R", "red", 0.635, 1, NULL),
     BAND("G", "green", 0.555, 1, NULL),
@@ -136,7 +160,13 @@ const known_sensor known_sensors[] = {
             landsat8_sr),
      {"l9-sr"}},
     {SENSOR("hls", "Harmonized Landsat Sentinel-2, the six common bands", REFLECTANCE, 1e-4, 0, -9999, hls),
-     {"hls-l30", "hls-s30"}},
+     {NULL}},
+    {SENSOR("hls-l30", "Harmonized Landsat Sentinel-2, from Landsat 8 and 9", REFLECTANCE, 1e-4, 0, -9999,
+            hls_l30),
+     {NULL}},
+    {SENSOR("hls-s30", "Harmonized Landsat Sentinel-2, from Sentinel-2", REFLECTANCE, 1e-4, 0, -9999,
+            hls_s30),
+     {NULL}},
     {SENSOR("naip", "NAIP aerial imagery, bytes", TRN_UNIT_BYTE, 1, 0, NAN, naip), {NULL}},
     {SENSOR("rgb", "Colour images, bytes", TRN_UNIT_BYTE, 1, 0, NAN, rgb), {NULL}},
 };

@@ -72,14 +72,19 @@ typedef struct trn_scene trn_scene;
 /* Opens one or more files of the same size as one scene: each file's bands follow in order. Files are
  * GeoTIFF, TIFF, JPEG or PNG, recognised by content. Different sizes, transforms or CRS are an error that
  * names both files. JPEG and PNG are decoded whole (bounded to 2^28 pixels; an alpha channel is no band:
- * where it is 0 there is no data); TIFF is read by strips and tiles as windows need them.
+ * where it is 0 there is no data); TIFF is read by strips and tiles as windows need them. A mask that a TIFF
+ * keeps in a directory of its own is obeyed. A TIFF's alpha sample is a band (GDAL calls the fourth of four
+ * byte bands alpha, whatever it holds) unless the given names or the sensor fit only without it: then it
+ * hides pixels.
  *
  * A band's name comes from the first of these that gives one:
  *  1. options->band_names;
  *  2. with a sensor: the files' own band descriptions, or for files of one band the end of the file's name
  *     ("..._B04_10m.tif", "..._SR_B4.TIF"), when every band is so found in the sensor, each once;
- *  3. with a sensor: the sensor's bands in order, when their count agrees (trn_sensor_match_count);
- *  4. the files' band descriptions when all are there and differ;
+ *  3. with a sensor: the sensor's bands in order, when their count agrees (trn_sensor_match_count; for JPEG
+ *     and PNG this comes before 2);
+ *  4. the files' band descriptions when all are there and differ; those of colour JPEGs and PNGs are red,
+ *     green, blue;
  *  5. numbers from "1". */
 trn_status trn_scene_open(const char *const *paths, size_t count, const trn_scene_options *options,
                           trn_scene **out, trn_error *err);

@@ -22,6 +22,7 @@ typedef struct raster_memory {
 /* What a file says of one band. */
 typedef struct source_band {
     const char *description; /* NULL when the file has none */
+    bool implied;            /* the description is the file format's, such as a PNG's red, green and blue */
     double scale, offset;
 } source_band;
 
@@ -40,7 +41,11 @@ typedef struct raster_source {
     source_band *bands; /* [samples] */
     trn_georef georef;
 
-    trn_tiff tiff; /* handle is NULL for images */
+    trn_tiff tiff;              /* handle is NULL for images */
+    bool packed;                /* 8 samples of a bit to a byte; unpacked to bytes as blocks are decoded */
+    int alpha_sample;           /* of a TIFF, or -1 */
+    bool alpha_hides;           /* that sample is no band: where it is 0 there is no data */
+    struct raster_source *mask; /* a TIFF's mask directory, 0 = no data; or NULL */
     bool tiled;
     bool index_checked; /* every block has an entry: those without bytes are empty on purpose */
     uint16_t compression;
@@ -57,6 +62,7 @@ trn_status tiff_open_source(trn_tiff *tiff, const char *path, const char *mode, 
 
 /* tiff_source.c: pointers of the source live in the arena. */
 trn_status tiff_source_open(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err);
+void tiff_source_close(raster_source *source); /* not open is fine */
 /* Decodes block `index` of band plane `plane` (0 unless separate) into out [block_bytes]. */
 trn_status tiff_source_block(raster_source *source, int plane, int64_t index, uint8_t *out, trn_error *err);
 

@@ -30,11 +30,16 @@ static trn_status open_image(raster_source *source, trn_arena *arena, const uint
                                                   : image_source_open_png(source, data, size, err);
     if (status != TRN_OK) return status;
     const double identity[6] = {0, 1, 0, 0, 0, 1};
+    source->alpha_sample = -1;
     memcpy(source->georef.transform, identity, sizeof identity);
     source->bands = trn_arena_array(arena, (size_t)source->samples, sizeof *source->bands);
     if (!source->bands) return trn_fail_memory(err, sizeof *source->bands, "the bands of an image");
-    for (int i = 0; i < source->samples; i++)
+    static const char *const colours[] = {"red", "green", "blue"};
+    for (int i = 0; i < source->samples; i++) {
         source->bands[i].scale = 1;
+        source->bands[i].implied = true;
+        if (source->samples == (int)TRN_COUNT(colours)) source->bands[i].description = colours[i];
+    }
     return TRN_OK;
 }
 
@@ -88,11 +93,24 @@ static trn_status check_agreement(const raster_source *first, const raster_sourc
         first->path, other->path, difference);
 }
 
-static trn_status place_bands(trn_scene *scene, const trn_scene_options *options, trn_error *err)
+static size_t count_alphas(const trn_scene *scene)
+{
+    size_t count = 0;
+    for (size_t s = 0; s < scene->source_count; s++)
+        count += scene->sources[s].alpha_sample >= 0;
+    return count;
+}
+
+/* Lists the bands of the files; samples called alpha are among them unless they hide. */
+static trn_status place_bands(trn_scene *scene, const trn_scene_options *options, bool alpha_hides,
+                              trn_error *err)
 {
     size_t count = 0, next = 0;
-    for (size_t s = 0; s < scene->source_count; s++)
-        count += (size_t)scene->sources[s].samples;
+    for (size_t s = 0; s < scene->source_count; s++) {
+        raster_source *source = &scene->sources[s];
+        source->alpha_hides = alpha_hides && source->alpha_sample >= 0;
+        count += (size_t)source->samples - source->alpha_hides;
+    }
     if (count > RASTER_MAX_BANDS)
         return trn_fail(err, TRN_ERR_UNSUPPORTED, "the scene has %zu bands; at most %d are read", count,
                         RASTER_MAX_BANDS);
@@ -101,9 +119,10 @@ static trn_status place_bands(trn_scene *scene, const trn_scene_options *options
     if (!scene->places || !scene->bands) return trn_fail_memory(err, count * sizeof *scene->bands, "bands");
     for (size_t s = 0; s < scene->source_count; s++) {
         raster_source *source = &scene->sources[s];
-        for (int i = 0; i < source->samples; i++, next++) {
+        for (int i = 0; i < source->samples; i++) {
+            if (source->alpha_hides && i == source->alpha_sample) continue;
             scene->places[next] = (struct scene_place){source, i};
-            scene->bands[next] = (trn_scene_band){
+            scene->bands[next++] = (trn_scene_band){
                 .file = source->path,
                 .type = source->type,
                 .scale = source->bands[i].scale,
@@ -130,18 +149,31 @@ static int band_of_file(const trn_sensor *sensor, const char *name)
     if (trn_ends_with(stem, "_10m") || trn_ends_with(stem, "_20m") || trn_ends_with(stem, "_60m"))
         stem[strlen(stem) - 4] = 0;
     for (char *at = stem + strlen(stem); at > stem; at--) {
-        int band = at[-1] == '_' ? trn_sensor_band(sensor, at) : -1;
+        int band = strchr("_.-", at[-1]) ? trn_sensor_band(sensor, at) : -1;
         if (band >= 0) return band;
     }
     return trn_sensor_band(sensor, stem);
+}
+
+/* The sensor's band of a description: "B4", or as GDAL's Sentinel-2 driver says it, "B4, central wavelength
+ * 665 nm". */
+static int band_of_description(const trn_sensor *sensor, const char *description)
+{
+    char name[64];
+    int found = trn_sensor_band(sensor, description);
+    size_t length = strcspn(description, ",");
+    if (found >= 0 || !description[length] || length >= sizeof name) return found;
+    memcpy(name, description, length);
+    name[length] = 0;
+    return trn_sensor_band(sensor, name);
 }
 
 static int band_from_file(const trn_scene *scene, const trn_sensor *sensor, size_t band)
 {
     const struct scene_place *place = &scene->places[band];
     const char *description = place->source->bands[place->sample].description;
-    int found = description ? trn_sensor_band(sensor, description) : -1;
-    if (found >= 0 || place->source->samples > 1) return found;
+    int found = description ? band_of_description(sensor, description) : -1;
+    if (found >= 0 || place->source->samples - place->source->alpha_hides > 1) return found;
     return band_of_file(sensor, place->source->name);
 }
 
@@ -156,6 +188,24 @@ static bool match_by_file(const trn_scene *scene, const trn_sensor *sensor, int 
             if (indices[j] == indices[i]) return false;
     }
     return true;
+}
+
+/* Whether all descriptions are only what the file formats say. */
+static bool all_implied(const trn_scene *scene)
+{
+    for (size_t s = 0; s < scene->source_count; s++)
+        if (!scene->sources[s].bands[0].implied) return false;
+    return true;
+}
+
+/* Finds the scene's bands in the sensor; indices [band_count of the sensor]. A colour image says no more than
+ * its format, so there a sensor of as many bands comes first. */
+static bool match_sensor(const trn_scene *scene, const trn_sensor *sensor, int *indices)
+{
+    size_t count = scene->info.band_count;
+    if (count > sensor->band_count) return false;
+    if (all_implied(scene) && trn_sensor_match_count(sensor, count, indices)) return true;
+    return match_by_file(scene, sensor, indices) || trn_sensor_match_count(sensor, count, indices);
 }
 
 static bool descriptions_differ(const trn_scene *scene)
@@ -194,10 +244,10 @@ static trn_status name_bands(trn_scene *scene, const trn_scene_options *options,
     if (options->band_names && options->band_name_count) return name_from_caller(scene, options, err);
     const trn_sensor *sensor = options->sensor;
     size_t count = scene->info.band_count;
-    int *indices =
-        sensor && count <= sensor->band_count ? trn_arena_array(scene->arena, count, sizeof *indices) : NULL;
-    if (indices &&
-        (match_by_file(scene, sensor, indices) || trn_sensor_match_count(sensor, count, indices))) {
+    int *indices = sensor ? trn_arena_array(scene->arena, sensor->band_count, sizeof *indices) : NULL;
+    if (sensor && !indices)
+        return trn_fail_memory(err, sensor->band_count * sizeof *indices, "names of bands");
+    if (indices && match_sensor(scene, sensor, indices)) {
         for (size_t i = 0; i < count; i++)
             scene->bands[i].name = sensor->bands[indices[i]].name;
         return TRN_OK;
@@ -212,6 +262,24 @@ static trn_status name_bands(trn_scene *scene, const trn_scene_options *options,
     return TRN_OK;
 }
 
+/* Samples called alpha are bands when the caller's names or the sensor have one for them, or nobody says
+ * anything; they hide pixels when names or sensor fit only without them. */
+static trn_status settle_alpha(trn_scene *scene, const trn_scene_options *options, trn_error *err)
+{
+    const trn_sensor *sensor = options->sensor;
+    size_t alphas = count_alphas(scene), bands = scene->info.band_count;
+    bool named = options->band_names && options->band_name_count;
+    if (!alphas || alphas == bands || (!named && !sensor)) return TRN_OK;
+    if (named)
+        return options->band_name_count == bands - alphas ? place_bands(scene, options, true, err) : TRN_OK;
+    int *indices = trn_arena_array(scene->arena, sensor->band_count, sizeof *indices);
+    if (!indices) return trn_fail_memory(err, sensor->band_count * sizeof *indices, "names of bands");
+    if (match_sensor(scene, sensor, indices)) return TRN_OK;
+    trn_status status = place_bands(scene, options, true, err);
+    if (status != TRN_OK || match_sensor(scene, sensor, indices)) return status;
+    return place_bands(scene, options, false, err);
+}
+
 static trn_status finish_open(trn_scene *scene, const trn_scene_options *options, trn_error *err)
 {
     const raster_source *first = &scene->sources[0];
@@ -224,7 +292,8 @@ static trn_status finish_open(trn_scene *scene, const trn_scene_options *options
                                    .georef = first->georef,
                                    .sensor = options->sensor,
                                    .name = stem};
-    trn_status status = place_bands(scene, options, err);
+    trn_status status = place_bands(scene, options, false, err);
+    if (status == TRN_OK) status = settle_alpha(scene, options, err);
     return status == TRN_OK ? name_bands(scene, options, err) : status;
 }
 
@@ -294,7 +363,7 @@ void trn_scene_close(trn_scene *scene)
 {
     if (!scene) return;
     for (size_t s = 0; s < scene->source_count; s++) {
-        trn_tiff_close(&scene->sources[s].tiff);
+        tiff_source_close(&scene->sources[s]);
         free(scene->sources[s].image);
         free(scene->sources[s].alpha);
     }
@@ -415,6 +484,63 @@ static void apply_alpha(const raster_source *source, rect r, uint8_t *valid)
             if (!source->alpha[(r.y + y) * source->width + r.x + x]) valid[y * r.w + x] = 0;
 }
 
+/* Clears valid where block (bx, by) of the source's sample is 0, within the rectangle. */
+static void hide_by_block(const raster_source *source, int sample, const uint8_t *block, int64_t bx,
+                          int64_t by, rect r, uint8_t *valid)
+{
+    int64_t left = bx * source->block_width, top = by * source->block_height;
+    int64_t x0 = TRN_MAX(r.x, left), x1 = TRN_MIN(r.x + r.w, left + source->block_width);
+    int64_t y0 = TRN_MAX(r.y, top), y1 = TRN_MIN(r.y + r.h, top + source->block_height);
+    size_t size = (size_t)source->sample_bytes, samples = source->separate ? 1 : (size_t)source->samples;
+    size_t first = source->separate ? 0 : (size_t)sample;
+    static const uint8_t zero[8];
+    for (int64_t y = y0; y < y1; y++) {
+        const uint8_t *row = block + (size_t)(y - top) * (size_t)source->block_width * samples * size;
+        for (int64_t x = x0; x < x1; x++)
+            if (!memcmp(row + ((size_t)(x - left) * samples + first) * size, zero, size))
+                valid[(y - r.y) * r.w + x - r.x] = 0;
+    }
+}
+
+static trn_status hide_by_sample(trn_scene *scene, raster_source *source, int sample, rect r, uint8_t *valid,
+                                 trn_error *err)
+{
+    int64_t last_x = (r.x + r.w - 1) / source->block_width, last_y = (r.y + r.h - 1) / source->block_height;
+    int plane = source->separate ? sample : 0;
+    for (int64_t by = r.y / source->block_height; by <= last_y; by++) {
+        for (int64_t bx = r.x / source->block_width; bx <= last_x; bx++) {
+            const uint8_t *block =
+                block_cache_get(scene->cache, source, plane, by * source->blocks_across + bx, err);
+            if (!block) return err ? err->code : TRN_ERR_FORMAT;
+            hide_by_block(source, sample, block, bx, by, r, valid);
+        }
+    }
+    return TRN_OK;
+}
+
+/* Whether band i of the list is the first from its file. */
+static bool first_of_file(const trn_scene *scene, const int *bands, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (scene->places[bands[j]].source == scene->places[bands[i]].source) return false;
+    return true;
+}
+
+/* What the files of the listed bands hide, by an alpha channel or a mask. */
+static trn_status apply_masks(trn_scene *scene, const int *bands, size_t count, rect r, uint8_t *valid,
+                              trn_error *err)
+{
+    trn_status status = TRN_OK;
+    for (size_t i = 0; i < count && status == TRN_OK; i++) {
+        raster_source *source = scene->places[bands[i]].source;
+        if (!first_of_file(scene, bands, i)) continue;
+        if (source->alpha) apply_alpha(source, r, valid);
+        if (source->alpha_hides) status = hide_by_sample(scene, source, source->alpha_sample, r, valid, err);
+        if (source->mask && status == TRN_OK) status = hide_by_sample(scene, source->mask, 0, r, valid, err);
+    }
+    return status;
+}
+
 /* The listed bands of a rectangle inside the scene: out [count, r.h, r.w]. A block that holds several of them
  * is looked up once. */
 static trn_status read_inside(trn_scene *scene, const int *bands, size_t count, rect r, float *out,
@@ -431,9 +557,8 @@ static trn_status read_inside(trn_scene *scene, const int *bands, size_t count, 
                 if (status != TRN_OK) return status;
             }
         }
-        if (source->alpha) apply_alpha(source, r, valid);
     }
-    return TRN_OK;
+    return apply_masks(scene, bands, count, r, valid, err);
 }
 
 /* The part of [p, p+n) reflected into [0, size), as the least range that holds it. */

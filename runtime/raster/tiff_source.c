@@ -72,6 +72,12 @@ static trn_status check_compression(raster_source *source, trn_error *err)
     return TRN_OK;
 }
 
+/* Bytes of a block's row of single bits. */
+static size_t packed_row(const raster_source *source)
+{
+    return ((size_t)source->block_width + 7) / 8;
+}
+
 static trn_status read_block_shape(raster_source *source, trn_error *err)
 {
     TIFF *tiff = source->tiff.handle;
@@ -105,9 +111,10 @@ static trn_status read_block_shape(raster_source *source, trn_error *err)
     if (!trn_mul_size((size_t)source->blocks_across * (size_t)source->blocks_down, planes, &count) ||
         count > UINT32_MAX)
         return bad_file(source, err, "it claims more blocks than a TIFF can have");
+    uint64_t ours = source->packed ? (uint64_t)h * packed_row(source) : bytes;
     uint64_t theirs = source->tiled ? TIFFTileSize64(tiff) : TIFFVStripSize64(tiff, h);
     uint32_t their_count = source->tiled ? TIFFNumberOfTiles(tiff) : TIFFNumberOfStrips(tiff);
-    if (theirs != bytes || their_count != count)
+    if (theirs != ours || their_count != count)
         return bad_file(source, err, "its block sizes contradict each other");
     return TRN_OK;
 }
@@ -125,6 +132,7 @@ static trn_status read_shape(raster_source *source, trn_error *err)
     TIFFGetFieldDefaulted(tiff, TIFFTAG_SAMPLESPERPIXEL, &samples);
     TIFFGetFieldDefaulted(tiff, TIFFTAG_PLANARCONFIG, &planar);
     if (!samples) return bad_file(source, err, "it has no bands");
+    source->alpha_sample = -1;
     source->width = width;
     source->height = height;
     source->samples = samples;
@@ -164,6 +172,90 @@ static trn_status read_band_metadata(raster_source *source, trn_arena *arena, tr
     return bad_file(source, err, "its GDAL_METADATA is longer than 16 MiB");
 }
 
+/* The first sample that the file calls alpha, or none. Only reading settles whether it is a band after all:
+ * many writers call the fourth of four bands so, whatever it holds. */
+static void find_alpha(raster_source *source)
+{
+    uint16_t count = 0, *kinds = NULL;
+    if (!TIFFGetField(source->tiff.handle, TIFFTAG_EXTRASAMPLES, &count, &kinds) || count >= source->samples)
+        return;
+    for (int i = 0; kinds && i < count && source->alpha_sample < 0; i++)
+        if (kinds[i] == EXTRASAMPLE_ASSOCALPHA || kinds[i] == EXTRASAMPLE_UNASSALPHA)
+            source->alpha_sample = source->samples - count + i;
+}
+
+/* ---- masks ---- */
+
+/* Whether the current directory is the mask of the whole image. */
+static bool is_mask(TIFF *tiff, const raster_source *image)
+{
+    uint32_t kind = 0, width = 0, height = 0;
+    return TIFFGetField(tiff, TIFFTAG_SUBFILETYPE, &kind) && (kind & FILETYPE_MASK) &&
+           !(kind & FILETYPE_REDUCEDIMAGE) && TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &width) &&
+           TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &height) && width == image->width &&
+           height == image->height;
+}
+
+/* Goes on to the directory that holds the mask of the image; false when there is none. */
+static bool seek_mask(TIFF *tiff, const raster_source *image)
+{
+    enum { MAX_DIRECTORIES = 64 };
+    for (int i = 0; i < MAX_DIRECTORIES && !TIFFLastDirectory(tiff); i++) {
+        if (!TIFFReadDirectory(tiff)) {
+            trn_log(TRN_LOG_WARN,
+                    "'%s': what follows its first image cannot be read; if there is a mask, it "
+                    "is not used",
+                    image->path);
+            return false;
+        }
+        if (is_mask(tiff, image)) return true;
+    }
+    return false;
+}
+
+static trn_status read_mask_shape(raster_source *mask, trn_error *err)
+{
+    uint16_t bits = 1;
+    trn_status status = read_shape(mask, err);
+    if (status != TRN_OK) return status;
+    TIFFGetFieldDefaulted(mask->tiff.handle, TIFFTAG_BITSPERSAMPLE, &bits);
+    if (mask->samples != 1 || (bits != 1 && bits != 8))
+        return unsupported(mask, err, "its mask is not one band of 1 or 8 bits");
+    mask->type = TRN_SAMPLE_U8;
+    mask->sample_bytes = 1;
+    mask->packed = bits == 1;
+    status = check_compression(mask, err);
+    return status == TRN_OK ? read_block_shape(mask, err) : status;
+}
+
+/* GDAL keeps a mask in a directory of its own. It is read through a handle of its own, so that neither loses
+ * its place. */
+static trn_status open_mask(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err)
+{
+    if (TIFFLastDirectory(source->tiff.handle)) return TRN_OK;
+    raster_source *mask = trn_arena_alloc(arena, sizeof *mask);
+    if (!mask) return trn_fail_memory(err, sizeof *mask, "the mask of a file");
+    *mask = (raster_source){.path = source->path, .name = source->name, .memory = source->memory};
+    mask->memory.position = 0;
+    trn_status status =
+        tiff_open_source(&mask->tiff, mask->path, "rm", from_memory ? &mask->memory : NULL, err);
+    if (status != TRN_OK) return status;
+    mask->file_size = source->file_size;
+    if (seek_mask(mask->tiff.handle, source)) {
+        status = read_mask_shape(mask, err);
+        if (status == TRN_OK) source->mask = mask;
+    }
+    if (!source->mask) trn_tiff_close(&mask->tiff);
+    return status == TRN_OK ? TRN_OK : trn_wrap(err, "the mask of '%s'", source->path);
+}
+
+void tiff_source_close(raster_source *source)
+{
+    if (source->mask) trn_tiff_close(&source->mask->tiff);
+    source->mask = NULL;
+    trn_tiff_close(&source->tiff);
+}
+
 trn_status tiff_source_open(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err)
 {
     /* m: no memory map, which a file that shrinks would turn into a signal */
@@ -179,14 +271,16 @@ trn_status tiff_source_open(raster_source *source, trn_arena *arena, bool from_m
     if ((status = read_block_shape(source, err)) != TRN_OK) goto fail;
     if ((status = read_band_metadata(source, arena, err)) != TRN_OK) goto fail;
     if ((status = georef_read(source, arena, err)) != TRN_OK) goto fail;
+    if ((status = open_mask(source, arena, from_memory, err)) != TRN_OK) goto fail;
     read_nodata(source);
+    find_alpha(source);
     TIFFGetFieldDefaulted(tiff, TIFFTAG_ORIENTATION, &orientation);
     if (orientation != ORIENTATION_TOPLEFT)
         trn_log(TRN_LOG_WARN, "'%s': its orientation tag (%u) is passed over, rows are read as stored",
                 source->path, orientation);
     return TRN_OK;
 fail:
-    trn_tiff_close(&source->tiff);
+    tiff_source_close(source);
     return status;
 }
 
@@ -239,6 +333,15 @@ static trn_status bad_block(const raster_source *source, uint32_t number, trn_er
                     source->path, source->tiled ? "tile" : "strip", number, what);
 }
 
+/* Bits to bytes in place, from the end, so that none is overwritten before it is read. */
+static void unpack(const raster_source *source, int64_t rows, uint8_t *out)
+{
+    size_t width = (size_t)source->block_width, stride = packed_row(source);
+    for (size_t y = (size_t)rows; y-- > 0;)
+        for (size_t x = width; x-- > 0;)
+            out[y * width + x] = out[y * stride + x / 8] >> (7 - x % 8) & 1;
+}
+
 trn_status tiff_source_block(raster_source *source, int plane, int64_t index, uint8_t *out, trn_error *err)
 {
     TIFF *tiff = source->tiff.handle;
@@ -247,7 +350,8 @@ trn_status tiff_source_block(raster_source *source, int plane, int64_t index, ui
     /* the last strip may be short */
     int64_t rows = source->tiled ? source->block_height
                                  : TRN_MIN(source->block_height, source->height - row * source->block_height);
-    size_t want = source->block_bytes / (size_t)source->block_height * (size_t)rows;
+    size_t pixels = source->block_bytes / (size_t)source->block_height * (size_t)rows;
+    size_t want = source->packed ? packed_row(source) * (size_t)rows : pixels;
     int failed_offset = 0, failed_count = 0;
     uint64_t offset = TIFFGetStrileOffsetWithErr(tiff, number, &failed_offset);
     uint64_t bytes = TIFFGetStrileByteCountWithErr(tiff, number, &failed_count);
@@ -257,7 +361,7 @@ trn_status tiff_source_block(raster_source *source, int plane, int64_t index, ui
             return bad_block(source, number, err, "is not in the file's index");
         source->index_checked = true;
         pixels_fill(source->type, source->has_nodata ? source->nodata : 0,
-                    want / (size_t)source->sample_bytes, out);
+                    pixels / (size_t)source->sample_bytes, out);
         return TRN_OK;
     }
     if (offset > source->file_size || bytes > source->file_size - offset)
@@ -268,7 +372,10 @@ trn_status tiff_source_block(raster_source *source, int plane, int64_t index, ui
     source->tiff.system_error = 0;
     tmsize_t got = source->tiled ? TIFFReadEncodedTile(tiff, number, out, (tmsize_t)want)
                                  : TIFFReadEncodedStrip(tiff, number, out, (tmsize_t)want);
-    if (got == (tmsize_t)want && !source->tiff.message[0]) return TRN_OK;
+    if (got == (tmsize_t)want && !source->tiff.message[0]) {
+        if (source->packed) unpack(source, rows, out);
+        return TRN_OK;
+    }
     char what[600];
     snprintf(what, sizeof what, "cannot be decoded (%s)",
              source->tiff.message[0] ? source->tiff.message : "too few pixels");

@@ -65,6 +65,10 @@ static void spellings_find_bands(void **state)
     assert_int_equal(trn_sensor_band(l8, "B4"), 3);
     assert_int_equal(trn_sensor_band(l8, "nir"), 4);
     assert_int_equal(trn_sensor_band(hls, "B8A"), 3);
+    const trn_sensor *l30 = trn_sensor_find("HLS-L30", NULL), *s30 = trn_sensor_find("hls_s30", NULL);
+    assert_string_equal(l30->bands[trn_sensor_band(l30, "B05")].common, "nir08");
+    assert_string_equal(s30->bands[trn_sensor_band(s30, "B05")].common, "rededge1");
+    assert_string_equal(s30->bands[trn_sensor_band(s30, "nir08")].name, "B8A");
     assert_int_equal(trn_sensor_band(naip, "nir08"), -1); /* a broad band is not taken for a narrow one */
     assert_string_equal(trn_band_common("swir-2"), "swir22");
     assert_null(trn_band_common("B04"));

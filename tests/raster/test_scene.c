@@ -356,6 +356,172 @@ static void sensors_name_bands(void **state)
     free(six), free(five), free(red), free(nir);
 }
 
+/* The names that files and descriptions give, in ways that products have. */
+static void products_name_bands(void **state)
+{
+    (void)state;
+    char *dir = test_temp_dir(), *nir, *red, *stacked = test_path(dir, "stack.tif");
+    trn_error err = {0};
+    trn_scene *scene;
+    write_named(dir, "HLS.S30.T13TEF.2020181T174911.v2.0.B8A.tif", 1, &nir);
+    write_named(dir, "HLS.S30.T13TEF.2020181T174911.v2.0.B05.tif", 1, &red);
+    const char *two[] = {nir, red};
+    trn_scene_options options = {.sensor = trn_sensor_find("hls-s30", &err)};
+    assert_trn_ok(trn_scene_open(two, 2, &options, &scene, &err), err);
+    assert_string_equal(trn_scene_get_info(scene)->bands[0].name, "B8A");
+    assert_int_equal(trn_scene_find_band(scene, "rededge1", &err), 1);
+    trn_scene_close(scene);
+    layout l = {.width = 9,
+                .height = 9,
+                .samples = 2,
+                .bits = 16,
+                .format = SAMPLEFORMAT_UINT,
+                .rows_per_strip = 9,
+                .compression = COMPRESSION_NONE,
+                .planar = PLANARCONFIG_CONTIG,
+                .metadata = "<Item sample=\"0\" role=\"description\">B8, central wavelength 842 nm</Item>"
+                            "<Item sample=\"1\" role=\"description\">B4, central wavelength 665 nm</Item>"};
+    write_tiff(stacked, &l);
+    options.sensor = trn_sensor_find("s2", &err);
+    scene = open_scene(stacked, &options);
+    assert_int_equal(trn_scene_find_band(scene, "nir", &err), 0);
+    assert_int_equal(trn_scene_find_band(scene, "red", &err), 1);
+    trn_scene_close(scene);
+    free(nir), free(red), free(stacked);
+}
+
+/* Four byte bands, the fourth called alpha: 0 at x = 3, else 200. */
+static void write_alpha(const char *path, uint16_t planar, int tile)
+{
+    layout l = {.width = 40,
+                .height = 20,
+                .samples = 4,
+                .bits = 8,
+                .format = SAMPLEFORMAT_UINT,
+                .rows_per_strip = 7,
+                .tile = tile,
+                .compression = COMPRESSION_ADOBE_DEFLATE,
+                .planar = planar};
+    TIFF *tiff = start_tiff(path, &l);
+    TIFFSetField(tiff, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_RGB);
+    TIFFSetField(tiff, TIFFTAG_EXTRASAMPLES, 1, (uint16_t[]){EXTRASAMPLE_UNASSALPHA});
+    int planes = planar == PLANARCONFIG_SEPARATE ? 4 : 1, samples = 4 / planes;
+    int w = tile ? tile : l.width, h = tile ? tile : l.rows_per_strip, across = (l.width + w - 1) / w;
+    int down = (l.height + h - 1) / h;
+    uint8_t *block = malloc((size_t)(w * h * samples));
+    for (int i = 0; i < planes * across * down; i++) {
+        int x0 = i % across * w, y0 = i / across % down * h, plane = i / (across * down);
+        fill_block(&l, block, plane, x0, y0, w, h);
+        for (int p = 0; p < w * h && plane + samples == 4; p++)
+            block[p * samples + samples - 1] = x0 + p % w == 3 ? 0 : 200;
+        tmsize_t size = (tmsize_t)w * (tile ? h : TRN_MIN(h, l.height - y0)) * samples;
+        assert_true((tile ? TIFFWriteEncodedTile(tiff, (uint32_t)i, block, size)
+                          : TIFFWriteEncodedStrip(tiff, (uint32_t)i, block, size)) == size);
+    }
+    free(block);
+    TIFFClose(tiff);
+}
+
+static void check_alpha(const char *path, const trn_scene_options *options, size_t bands)
+{
+    trn_scene *scene = open_scene(path, options);
+    trn_error err = {0};
+    float out[3 * 40 * 20];
+    uint8_t valid[40 * 20];
+    assert_int_equal(trn_scene_get_info(scene)->band_count, bands);
+    assert_trn_ok(trn_scene_read(scene, (int[]){0, 1, 2}, 3, -2, 0, 40, 20, out, valid, &err), err);
+    for (int i = 0; i < 40 * 20; i++) {
+        int x = abs(i % 40 - 2), y = i / 40;
+        bool hidden = bands == 3 && x == 3;
+        assert_int_equal(valid[i], !hidden);
+        assert_true((double)out[2 * 800 + i] == (hidden ? 0 : pixel_value(2, x, y)));
+    }
+    trn_scene_close(scene);
+}
+
+static void alpha_of_tiffs_hides_when_it_is_no_band(void **state)
+{
+    (void)state;
+    char *path = test_path(test_temp_dir(), "alpha.tif");
+    static const char *const names[] = {"red", "green", "blue", "nir"};
+    const trn_scene_options none = {0}, rgb = {.sensor = trn_sensor_find("rgb", NULL)},
+                            naip = {.sensor = trn_sensor_find("naip", NULL)},
+                            three = {.band_names = names, .band_name_count = 3},
+                            four = {.band_names = names, .band_name_count = 4};
+    for (int i = 0; i < 4; i++) {
+        write_alpha(path, i & 1 ? PLANARCONFIG_SEPARATE : PLANARCONFIG_CONTIG, i & 2 ? 16 : 0);
+        check_alpha(path, &rgb, 3);
+        check_alpha(path, &three, 3);
+        check_alpha(path, &none, 4);
+        check_alpha(path, &naip, 4);
+        check_alpha(path, &four, 4);
+    }
+    free(path);
+}
+
+/* A byte image and after it a mask directory, 0 where x is 5; a damaged one has more bands than masks have.
+ */
+static void write_masked(const char *path, uint16_t bits, bool damaged)
+{
+    enum { W = 21, H = 6 };
+    layout l = {.width = W,
+                .height = H,
+                .samples = 1,
+                .bits = 8,
+                .format = SAMPLEFORMAT_UINT,
+                .rows_per_strip = 4,
+                .compression = COMPRESSION_NONE,
+                .planar = PLANARCONFIG_CONTIG};
+    TIFF *tiff = start_tiff(path, &l);
+    uint8_t row[2 * W];
+    for (int y = 0; y < H; y++) {
+        fill_block(&l, row, 0, 0, y, W, 1);
+        assert_int_equal(TIFFWriteScanline(tiff, row, (uint32_t)y, 0), 1);
+    }
+    assert_int_equal(TIFFWriteDirectory(tiff), 1);
+    TIFFSetField(tiff, TIFFTAG_SUBFILETYPE, FILETYPE_MASK);
+    TIFFSetField(tiff, TIFFTAG_PHOTOMETRIC, PHOTOMETRIC_MASK);
+    TIFFSetField(tiff, TIFFTAG_IMAGEWIDTH, (uint32_t)W);
+    TIFFSetField(tiff, TIFFTAG_IMAGELENGTH, (uint32_t)H);
+    TIFFSetField(tiff, TIFFTAG_BITSPERSAMPLE, bits);
+    TIFFSetField(tiff, TIFFTAG_SAMPLESPERPIXEL, damaged ? 2 : 1);
+    TIFFSetField(tiff, TIFFTAG_PLANARCONFIG, PLANARCONFIG_CONTIG);
+    TIFFSetField(tiff, TIFFTAG_COMPRESSION, COMPRESSION_PACKBITS);
+    TIFFSetField(tiff, TIFFTAG_ROWSPERSTRIP, (uint32_t)4);
+    memset(row, 255, sizeof row);
+    if (bits == 1)
+        row[0] = 0xfb; /* the sixth bit */
+    else
+        row[5] = 0;
+    for (int y = 0; y < H; y++)
+        assert_int_equal(TIFFWriteScanline(tiff, row, (uint32_t)y, 0), 1);
+    TIFFClose(tiff);
+}
+
+static void masks_of_tiffs_hide(void **state)
+{
+    (void)state;
+    char *path = test_path(test_temp_dir(), "masked.tif");
+    trn_error err = {0};
+    for (uint16_t bits = 1; bits <= 8; bits += 7) {
+        write_masked(path, bits, false);
+        trn_scene *scene = open_scene(path, NULL);
+        float out[21 * 6];
+        uint8_t valid[21 * 6];
+        assert_trn_ok(trn_scene_read(scene, (int[]){0}, 1, 0, 0, 21, 6, out, valid, &err), err);
+        for (int i = 0; i < 21 * 6; i++) {
+            assert_int_equal(valid[i], i % 21 != 5);
+            assert_true((double)out[i] == (i % 21 == 5 ? 0 : pixel_value(0, i % 21, i / 21)));
+        }
+        trn_scene_close(scene);
+    }
+    write_masked(path, 8, true);
+    trn_scene *scene;
+    assert_trn_fails(trn_scene_open((const char *[]){path}, 1, NULL, &scene, &err), TRN_ERR_UNSUPPORTED, err,
+                     "mask");
+    free(path);
+}
+
 static void write_placed(const char *path, int width, double x, uint16_t epsg, bool point, bool matrix)
 {
     layout l = {.width = width,
@@ -668,6 +834,7 @@ static void jpegs_are_read(void **state)
         size_t size = make_jpeg(&jpeg, 33, 17, components);
         assert_trn_ok(scene_open_memory("a.jpg", jpeg, size, NULL, &scene, &err), err);
         assert_int_equal(trn_scene_get_info(scene)->band_count, components);
+        assert_string_equal(trn_scene_get_info(scene)->bands[0].name, components == 3 ? "red" : "1");
         float out[3 * 33 * 17];
         uint8_t valid[33 * 17];
         assert_trn_ok(
@@ -749,6 +916,9 @@ int main(void)
         cmocka_unit_test(metadata_scales_and_names),
         cmocka_unit_test(nan_is_no_data),
         cmocka_unit_test(sensors_name_bands),
+        cmocka_unit_test(products_name_bands),
+        cmocka_unit_test(alpha_of_tiffs_hides_when_it_is_no_band),
+        cmocka_unit_test(masks_of_tiffs_hide),
         cmocka_unit_test(georeference_is_read_and_compared),
         cmocka_unit_test(huge_sparse_scene_reads_by_windows),
         cmocka_unit_test(hostile_tiffs_are_refused),
