@@ -58,6 +58,12 @@ trn_status trn_wrap(trn_error *err, const char *fmt, ...) TRN_PRINTF(2, 3);
 trn_status trn_fail_memory(trn_error *err, size_t bytes, const char *what);
 /* TRN_ERR_IO with strerror(errno) of the call that just failed. */
 trn_status trn_fail_errno(trn_error *err, const char *action, const char *path);
+#ifdef __clang_analyzer__ /* static analysis sees one file at a time: here it learns that these do not       \
+                             return TRN_OK */
+#define trn_fail(err, code, ...) (trn_fail(err, code, __VA_ARGS__), (code))
+#define trn_fail_memory(err, bytes, what) (trn_fail_memory(err, bytes, what), TRN_ERR_MEMORY)
+#define trn_fail_errno(err, action, path) (trn_fail_errno(err, action, path), TRN_ERR_IO)
+#endif
 const char *trn_status_name(trn_status code); /* "i/o error", ... */
 
 /* ---- log ---- */

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-trn_status trn_fail(trn_error *err, trn_status code, const char *fmt, ...)
+trn_status(trn_fail)(trn_error *err, trn_status code, const char *fmt, ...)
 {
     if (!err) return code;
     va_list args;
@@ -37,13 +37,13 @@ trn_status trn_wrap(trn_error *err, const char *fmt, ...)
     return err->code;
 }
 
-trn_status trn_fail_memory(trn_error *err, size_t bytes, const char *what)
+trn_status(trn_fail_memory)(trn_error *err, size_t bytes, const char *what)
 {
     char text[32];
     return trn_fail(err, TRN_ERR_MEMORY, "out of memory: %s needs %s", what, trn_format_bytes(bytes, text));
 }
 
-trn_status trn_fail_errno(trn_error *err, const char *action, const char *path)
+trn_status(trn_fail_errno)(trn_error *err, const char *action, const char *path)
 {
     int code = errno;
     trn_status status = code == ENOMEM ? TRN_ERR_MEMORY : TRN_ERR_IO;

@@ -121,6 +121,7 @@ static trn_status set_commas(const trn_option *option, const char *text, text_li
         if (comma) *comma = 0;
         if (!list_add(out, piece)) {
             if (!out->count) free(copy);
+            /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the list owns the block from its first item on */
             return trn_fail_memory(err, strlen(text), "an option");
         }
         if (!*piece) return fail_value(option, text, "names with commas between them", err);

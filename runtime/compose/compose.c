@@ -47,7 +47,8 @@ trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell
     int64_t step = cell > 0 ? cell : 1;
     for (size_t i = 0; i < count && step <= MAX_SIDE; i++) {
         const trn_encoder_spec *spec = trn_encoder_get_spec(encoders[i]);
-        step = step / greatest_divisor(step, spec->side_multiple) * spec->side_multiple;
+        int multiple = TRN_MAX(spec->side_multiple, 1);
+        step = TRN_MAX(step / greatest_divisor(step, multiple) * multiple, 1);
     }
     int64_t least = wanted;
     for (size_t i = 0; i < count && !wanted; i++)
@@ -219,7 +220,7 @@ trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *me
                        const trn_compose_options *options, trn_tensor **out, trn_error *err)
 {
     static const trn_compose_options defaults;
-    trn_tensor *parts[MAX_MEMBERS];
+    trn_tensor *parts[MAX_MEMBERS] = {NULL};
     *out = NULL;
     if (!options) options = &defaults;
     trn_status status = trn_graph_status(graph, err);

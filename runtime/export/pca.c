@@ -192,7 +192,7 @@ static double ritz(double *gram, const double *v, size_t n, int components, doub
 static trn_status axes_by_iteration(const float *rows, int64_t count, size_t n, int components, double *axes,
                                     trn_error *err)
 {
-    double *v = malloc(SUBSPACE * n * sizeof *v), *next = malloc(SUBSPACE * n * sizeof *next);
+    double *v = calloc(SUBSPACE * n, sizeof *v), *next = malloc(SUBSPACE * n * sizeof *next);
     trn_status status = v && next ? TRN_OK : trn_fail_memory(err, SUBSPACE * n * sizeof *v, "principal axes");
     for (size_t i = 0; i < SUBSPACE * n && status == TRN_OK; i++)
         v[i] = trn_hash_uniform(TRN_FNV_SEED, i);

@@ -99,10 +99,12 @@ static trn_status find_axes(trn_writer *writer, preview *p, trn_error *err)
 {
     size_t channels = (size_t)writer->grid.channels;
     size_t most = TRN_MIN((size_t)SAMPLES, TRN_MAX((size_t)SAMPLE_BYTES / (channels * sizeof(float)), 64));
-    size_t pixels = (size_t)(p->width * p->height), stride = (pixels + most - 1) / most, taken = 0;
+    size_t pixels = (size_t)(p->width * p->height), stride = TRN_MAX((pixels + most - 1) / most, 1),
+           taken = 0;
     /* a stride that divides the width would take whole columns */
-    while (stride > 1 && p->width > 1 && (size_t)p->width % stride == 0)
+    while (stride > 1 && stride <= (size_t)p->width && (size_t)p->width % stride == 0)
         stride++;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): at least 1, and no width comes near where ++ wraps */
     float *sample = malloc((pixels / stride + 1) * channels * sizeof *sample);
     if (!sample) return trn_fail_memory(err, most * channels * sizeof *sample, "a preview");
     trn_status status = TRN_OK;

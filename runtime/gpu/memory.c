@@ -305,7 +305,7 @@ trn_status trn_gpu_buffer_create(trn_gpu *gpu, uint64_t size, const char *label,
         range = 0;
         status = new_block(gpu, reserved, &block, err);
         if (status == TRN_ERR_MEMORY) status = fail_no_memory(gpu, size, label, err);
-        if (status != TRN_OK) goto fail;
+        if (status != TRN_OK || !block) goto fail;
     }
     if (!reserve_ranges(block)) {
         status = trn_fail_memory(err, sizeof(trn_range), "the list of free memory");

@@ -143,7 +143,8 @@ static void add_node(const trn_group *group, const trn_chain *chain, int n, int 
     const trn_pointwise_attr *attr = trn_pointwise_get(node);
     trn_text_printf(out, " \\\n    float t%d; {", n);
     for (int i = 0; i < node->input_count; i++) {
-        trn_text_printf(out, " float %s = ", i < attr->operand_count ? names[i] : "g");
+        trn_text_printf(
+            out, " float %s = ", i < attr->operand_count && i < (int)TRN_COUNT(names) ? names[i] : "g");
         add_operand_value(group, chain, node, i, out);
         trn_text_add(out, ";");
     }

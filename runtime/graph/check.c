@@ -48,7 +48,7 @@ static trn_status run_reference(trn_exec *exec, void **local, trn_node *const *n
 
 static trn_status check_group(trn_exec *exec, const trn_group *group, trn_error *err)
 {
-    trn_node *nodes[MAX_LOCAL];
+    trn_node *nodes[MAX_LOCAL] = {NULL};
     void *local[MAX_LOCAL] = {0};
     int count = 0;
     if (group->root) nodes[count++] = group->root;

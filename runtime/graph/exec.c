@@ -48,6 +48,7 @@ static trn_status find_constant_use(const trn_exec *exec, constant_use *use, trn
     }
     /* every value can be read: also one that was computed only to be packed */
     for (size_t i = 0; exec->options.keep_all && i < exec->graph->tensor_count; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): all tensors have one */
         if (exec->graph->tensors[i]->producer && use->last_setup[i] >= 0) use->kept[i] = true;
     }
     return TRN_OK;

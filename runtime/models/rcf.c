@@ -102,7 +102,7 @@ static size_t draw(fitting *f, size_t below)
 /* A patch at a random place, standardised; false when it holds what is no number. */
 static bool draw_patch(fitting *f, double *out)
 {
-    size_t window = draw(f, f->count), range = (size_t)(f->side - f->patch + 1);
+    size_t window = draw(f, f->count), range = (size_t)f->side - (size_t)f->patch + 1;
     size_t y0 = draw(f, range), x0 = draw(f, range), side = (size_t)f->side, patch = (size_t)f->patch;
     for (size_t i = 0; i < f->values; i++) {
         size_t c = i / (patch * patch), y = y0 + i / patch % patch, x = x0 + i % patch;
@@ -330,7 +330,7 @@ static trn_status fit_filters(trn_encoder *encoder, fitting *f, rcf_filters *fil
 {
     whitening w = {0};
     size_t count = (size_t)trn_encoder_int(encoder, RCF_FEATURES) / 2;
-    double *patch = malloc(f->values * sizeof *patch);
+    double *patch = calloc(f->values, sizeof *patch);
     trn_status status = TRN_OK;
     if (!patch || !whitening_open(&w, f->values))
         status = trn_fail_memory(err, f->values * f->values * sizeof *patch, "whitening");

@@ -261,7 +261,7 @@ static bool push_small_tuple(machine *m, size_t count)
 
 static bool push_marked(machine *m, trn_pickle_kind kind)
 {
-    size_t first;
+    size_t first = 0;
     if (!pop_mark(m, &first)) return false;
     if (kind == TRN_PICKLE_DICT && (m->stack_count - first) % 2) return broken(m, "a key has no value");
     trn_pickle_value *value = new_value(m, kind);
@@ -285,7 +285,7 @@ static bool add_items(machine *m, size_t first, trn_pickle_kind kind)
 
 static bool add_marked(machine *m, trn_pickle_kind kind)
 {
-    size_t first;
+    size_t first = 0;
     return pop_mark(m, &first) && add_items(m, first, kind);
 }
 
@@ -512,7 +512,7 @@ static bool run_stop(machine *m)
 
 static bool run_memo(machine *m, uint8_t op)
 {
-    size_t first;
+    size_t first = 0;
     switch (op) {
     case 'q':
         memo_put(m, take_number(m, 1));

@@ -32,7 +32,8 @@ bool trn_is_safetensors(const uint8_t *data, size_t size)
 static bool get_integer(const cJSON *item, int64_t *out)
 {
     const double limit = 9007199254740992.0;
-    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < limit)) return false;
+    if (!item || !cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < limit))
+        return false;
     *out = (int64_t)item->valuedouble;
     return (double)*out == item->valuedouble;
 }

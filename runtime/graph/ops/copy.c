@@ -147,7 +147,7 @@ static trn_node *copy_node(trn_graph *graph, const trn_op *op, trn_tensor *x, tr
 static trn_tensor *permute_gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which)
 {
     (void)which;
-    int inverse[TRN_MAX_DIMS];
+    int inverse[TRN_MAX_DIMS] = {0};
     for (int i = 0; i < dy->shape.ndim; i++)
         inverse[attr_of(node)->order[i]] = i;
     return trn_permute(graph, dy, inverse);
@@ -222,6 +222,7 @@ trn_tensor *trn_permute(trn_graph *graph, trn_tensor *x, const int *order)
     unsigned seen = 0;
     strides_of(&x->shape, strides);
     for (int i = 0; i < shape.ndim; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): as many as dimensions */
         int from = order[i];
         if (from < 0 || from >= shape.ndim || seen & 1u << from)
             return trn_graph_fail(graph, "permute: axis %d of the order for %s is outside or given twice",
