@@ -315,6 +315,7 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
             trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit_of(gpu), &exec->plan, err);
     if (status == TRN_OK) status = check_bindings(exec, err);
     if (status == TRN_OK) status = count_kernels(exec, err);
+    if (status == TRN_OK && exec->options.plan_only) status = trn_rate_measure(gpu, err);
     if (status == TRN_OK) status = find_constant_use(exec, &use, err);
     if (status != TRN_OK) goto fail;
     exec->constants = calloc(tensor_total(exec) + 1, sizeof(trn_gpu_buffer *));
@@ -402,15 +403,6 @@ static trn_status poison(trn_exec *exec, trn_error *err)
     return TRN_OK;
 }
 
-/* Keeps the measured rate for estimates, once per executable; small graphs say nothing about it. */
-static void learn_rate(trn_exec *exec, double seconds)
-{
-    double old, rate = exec->summary.flops / seconds;
-    if (exec->summary.flops < 1e8 || seconds <= 0) return;
-    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &old) && rate < 1.3 * old && rate > old / 1.3) return;
-    trn_gpu_tuning_set(exec->gpu, TRN_RATE_KEY, rate);
-}
-
 trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err)
 {
     if (exec->options.plan_only) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph was only planned");
@@ -418,8 +410,9 @@ trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error 
     uint64_t start = trn_now_ns();
     if (status == TRN_OK) status = trn_program_run(exec->program, progress, err);
     if (status != TRN_OK) return status;
-    if (exec->runs++ == 1) /* the first run compiles in the driver */
-        learn_rate(exec, (double)(trn_now_ns() - start) * 1e-9);
+    /* the first run compiles in the driver, the second still records commands */
+    exec->runs++;
+    if (exec->runs == 2 || exec->runs == 4) trn_rate_learn(exec, (double)(trn_now_ns() - start) * 1e-9);
     return exec->options.check ? trn_exec_check(exec, err) : TRN_OK;
 }
 

@@ -20,6 +20,13 @@ struct trn_exec {
     bool profiled;
 };
 
+/* ---- rate.c ---- */
+
+/* Keeps what a run of this length says about the device; small graphs say nothing. */
+void trn_rate_learn(trn_exec *exec, double seconds);
+/* Runs a matrix product when nothing was measured on this device yet, so that a plan has an estimate. */
+trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err);
+
 /* Value of a tensor after a run; with keep_all every one is there. */
 trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err);
 /* Compares every group of the last run with the C references of its operators, fed with what the device

@@ -66,7 +66,7 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out)
     if (sum->estimated_seconds > 0)
         trn_text_printf(out, ", about %.3g s at the rate measured on this device", sum->estimated_seconds);
     else
-        trn_text_add(out, ", time not known yet: the first larger runs on this device will tell");
+        trn_text_add(out, ", time not known: nothing was measured on this device yet");
     trn_text_add(out, "\n");
 }
 

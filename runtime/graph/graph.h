@@ -182,8 +182,9 @@ trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_
 
 typedef struct trn_exec trn_exec;
 typedef struct trn_compile_options {
-    bool plan_only; /* kernels, fusions and memory are decided, nothing is allocated, uploaded or compiled:
-                       for --explain */
+    bool plan_only; /* kernels, fusions and memory are decided, nothing of the graph is allocated, uploaded or
+                       compiled: for --explain. On a device never measured a small product runs once, for the
+                       estimate of time. */
     bool no_fusion; /* every operator on its own (also TERRANE_DISABLE=fusion) */
     bool keep_all;  /* no two tensors share memory, so that every value can be read after a run */
     bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
@@ -202,7 +203,8 @@ typedef struct trn_exec_summary {
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;
     uint64_t weight_bytes, arena_bytes, arena_bytes_unshared; /* unshared: if no two tensors shared memory */
     double flops, bytes;
-    double estimated_seconds; /* from the device's measured rates; 0 when nothing was measured yet */
+    double estimated_seconds; /* from the device's measured rate; 0 when nothing was measured yet, which a
+                                 plan_only compile does */
 } trn_exec_summary;
 trn_exec_summary trn_exec_summarize(const trn_exec *exec);
 /* Operators, kernels and why, fusions, memory, estimated time. */

@@ -346,6 +346,34 @@ static void living_values_never_overlap(void **state)
     trn_graph_destroy(graph);
 }
 
+/* Also on a device on which nothing has run yet. */
+static void plans_estimate_their_time(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_gpu *fresh;
+    trn_exec *exec;
+    trn_text text = {0};
+    assert_trn_ok(trn_gpu_open(&(trn_gpu_options){.no_disk_cache = true}, &fresh, &err), err);
+    trn_graph *small = mlp_graph(10), *large = mlp_graph(1000);
+    assert_trn_ok(trn_compile(small, fresh, &(trn_compile_options){.plan_only = true}, &exec, &err), err);
+    double seconds = trn_exec_summarize(exec).estimated_seconds;
+    assert_true(seconds > 0 && seconds < 1);
+    trn_exec_explain(exec, &text);
+    assert_non_null(strstr(trn_text_get(&text), "at the rate measured on this device"));
+    trn_exec_destroy(exec);
+    uint64_t dispatches = trn_gpu_get_stats(fresh).dispatches;
+    assert_true(dispatches > 0);
+    assert_trn_ok(trn_compile(large, fresh, &(trn_compile_options){.plan_only = true}, &exec, &err), err);
+    assert_true(trn_exec_summarize(exec).estimated_seconds > 90 * seconds);
+    assert_int_equal(trn_gpu_get_stats(fresh).dispatches, dispatches); /* measured once */
+    trn_exec_destroy(exec);
+    trn_text_free(&text);
+    trn_graph_destroy(small);
+    trn_graph_destroy(large);
+    trn_gpu_close(fresh);
+}
+
 /* Each allocation of device memory fails once, in turn: the compile finds another way or reports it; nothing
  * is left behind. */
 static void failed_allocations_leave_nothing_behind(void **state)
@@ -410,6 +438,7 @@ int main(void)
         cmocka_unit_test(single_numbers_are_tensors_too),
         cmocka_unit_test(hostile_arguments_are_refused),
         cmocka_unit_test(living_values_never_overlap),
+        cmocka_unit_test(plans_estimate_their_time),
         cmocka_unit_test(failed_allocations_leave_nothing_behind),
         cmocka_unit_test(a_lost_device_names_the_operators),
     };

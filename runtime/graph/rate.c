@@ -1,0 +1,54 @@
+/* The rate that estimates are made with: learnt from runs, else from a product of its own. */
+#include "exec.h"
+
+#include <stdlib.h>
+
+enum { ROWS = 256, WIDTH = 1024, RUNS = 4 };
+static const double SMALLEST_FLOPS = 1e8; /* less says nothing about a device */
+
+void trn_rate_learn(trn_exec *exec, double seconds)
+{
+    double old, rate = exec->summary.flops / seconds;
+    if (exec->summary.flops < SMALLEST_FLOPS || seconds <= 0) return;
+    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &old) && rate < 1.3 * old && rate > old / 1.3) return;
+    trn_gpu_tuning_set(exec->gpu, TRN_RATE_KEY, rate);
+}
+
+static trn_status fill_weights(void *user, const char *name, const trn_shape *shape, void *out,
+                               trn_error *err)
+{
+    (void)user, (void)name, (void)err;
+    for (int64_t i = 0; i < trn_shape_count(shape); i++)
+        ((float *)out)[i] = (float)(i % 17 - 8) / WIDTH;
+    return TRN_OK;
+}
+
+static trn_status run_product(trn_gpu *gpu, trn_graph *graph, const float *x, trn_error *err)
+{
+    trn_tensor *input = trn_input(graph, "x", TRN_F32, TRN_SHAPE(ROWS, WIDTH));
+    trn_tensor *weights = trn_param(graph, "w", TRN_SHAPE(WIDTH, WIDTH), fill_weights, NULL);
+    trn_output_add(graph, "y", trn_unary(graph, "gelu", trn_linear(graph, input, weights, NULL)));
+    trn_exec *exec;
+    trn_status status = trn_compile(graph, gpu, NULL, &exec, err);
+    if (status == TRN_OK) status = trn_exec_set(exec, "x", x, err);
+    for (int i = 0; status == TRN_OK && i < RUNS; i++)
+        status = trn_exec_run(exec, NULL, err);
+    trn_exec_destroy(exec);
+    return status;
+}
+
+trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err)
+{
+    double known;
+    if (trn_gpu_tuning_get(gpu, TRN_RATE_KEY, &known) && known > 0) return TRN_OK;
+    trn_graph *graph = trn_graph_create();
+    float *x = calloc((size_t)ROWS * WIDTH, sizeof *x);
+    trn_status status =
+        graph && x ? TRN_OK : trn_fail_memory(err, sizeof *x * ROWS * WIDTH, "measuring a device");
+    for (int i = 0; status == TRN_OK && i < ROWS * WIDTH; i++)
+        x[i] = (float)(i % 13 - 6);
+    if (status == TRN_OK) status = run_product(gpu, graph, x, err);
+    free(x);
+    trn_graph_destroy(graph);
+    return status;
+}
