@@ -1,0 +1,210 @@
+/* terrane bench: seconds of one encoder on this device, with synthetic weights, so that nothing is
+ * downloaded. */
+#include "command.h"
+#include "graph.h"
+
+#include <stdlib.h>
+
+typedef struct bench_values {
+    common_values common;
+    const char *device, *model;
+    text_list settings;
+    int batch, runs;
+} bench_values;
+
+#define AT(member) offsetof(bench_values, member)
+static const trn_option options[] = {
+    {.name = "model",
+     .letter = 'm',
+     .kind = OPTION_TEXT,
+     .offset = AT(model),
+     .placeholder = "NAME",
+     .help = "the encoder; terrane models lists them"},
+    {.name = "config",
+     .letter = 'c',
+     .kind = OPTION_LIST,
+     .offset = AT(settings),
+     .placeholder = "KEY=VALUE",
+     .help = "a setting of the encoder; may be repeated"},
+    {.name = "batch",
+     .kind = OPTION_INT,
+     .offset = AT(batch),
+     .placeholder = "N",
+     .help = "images at once; default: 1",
+     .min = 1,
+     .max = 4096,
+     .initial = 1},
+    {.name = "runs",
+     .kind = OPTION_INT,
+     .offset = AT(runs),
+     .placeholder = "N",
+     .help = "timed runs after one that is not counted; default: 5",
+     .min = 1,
+     .max = 1000,
+     .initial = 5},
+    {.name = "device",
+     .letter = 'd',
+     .kind = OPTION_TEXT,
+     .offset = AT(device),
+     .placeholder = "D",
+     .help = "index or part of the name of a device; see terrane devices"},
+    {.name = NULL},
+};
+
+enum { MAX_SETTINGS = 32, MAX_CHANNELS = 64, KEY_SIZE = 64 };
+
+typedef struct bench {
+    trn_gpu *gpu;
+    trn_encoder *encoder;
+    trn_weights *weights;
+    trn_graph *graph;
+    trn_exec *exec;
+    float *image;
+    int64_t image_count;
+    size_t channels;
+    double *seconds;
+} bench;
+
+static trn_status create_encoder(bench *b, const bench_values *values, trn_error *err)
+{
+    char keys[MAX_SETTINGS][KEY_SIZE];
+    trn_setting settings[MAX_SETTINGS];
+    size_t count = values->settings.count;
+    if (count > MAX_SETTINGS) return trn_fail(err, TRN_ERR_ARGUMENT, "more than %d settings", MAX_SETTINGS);
+    for (size_t i = 0; i < count; i++) {
+        settings[i].key = keys[i];
+        if (!options_split_key(values->settings.items[i], keys[i], KEY_SIZE, &settings[i].value))
+            return trn_fail(err, TRN_ERR_ARGUMENT, "--config %s: wanted KEY=VALUE",
+                            values->settings.items[i]);
+    }
+    trn_status status = trn_encoder_create(values->model, settings, count, &b->encoder, err);
+    if (status != TRN_OK) return status;
+    const trn_encoder_spec *spec = trn_encoder_get_spec(b->encoder);
+    if (spec->needs_fit)
+        return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                        "encoder '%s' learns from a scene: time it with TERRANE_PROFILE=1 terrane embed",
+                        values->model);
+    const char *names[MAX_CHANNELS];
+    int index[MAX_CHANNELS];
+    size_t bands = TRN_MIN(spec->band_count, (size_t)MAX_CHANNELS);
+    for (size_t i = 0; i < bands; i++)
+        names[i] = spec->bands[i].name;
+    return trn_encoder_choose_bands(b->encoder, names, bands, index, MAX_CHANNELS, &b->channels, NULL, err);
+}
+
+static trn_status build(bench *b, int batch, trn_error *err)
+{
+    const trn_encode_options pooled = {.pool = TRN_FEATURES_MEAN};
+    int64_t side = trn_encoder_get_spec(b->encoder)->tile;
+    trn_status status = trn_weights_open_synthetic(&b->weights, err);
+    if (status == TRN_OK) status = trn_encoder_load(b->encoder, b->weights, NULL, err);
+    if (status != TRN_OK) return status;
+    b->graph = trn_graph_create();
+    if (!b->graph) return trn_fail_memory(err, 0, "a graph");
+    trn_features features = {0};
+    trn_tensor *image =
+        trn_input(b->graph, "image", TRN_F32, TRN_SHAPE(batch, (int64_t)b->channels, side, side));
+    status = trn_encoder_build(b->encoder, b->graph, image, &pooled, &features, err);
+    if (status != TRN_OK) return status;
+    trn_output_add(b->graph, "vectors", features.pooled);
+    b->image_count = trn_shape_count(trn_tensor_shape(image));
+    b->image = malloc((size_t)b->image_count * sizeof *b->image);
+    if (!b->image) return trn_fail_memory(err, (size_t)b->image_count * sizeof *b->image, "an image");
+    for (int64_t i = 0; i < b->image_count; i++)
+        b->image[i] = (float)trn_hash_uniform(1, (uint64_t)i);
+    status = trn_compile(b->graph, b->gpu, NULL, &b->exec, err);
+    return status == TRN_OK ? trn_exec_set(b->exec, "image", b->image, err) : status;
+}
+
+static int compare_seconds(const void *x, const void *y)
+{
+    double a = *(const double *)x, b = *(const double *)y;
+    return (a > b) - (a < b);
+}
+
+/* Sorted times of the runs after a first one, in which the driver compiles and submissions are measured. */
+static trn_status measure(bench *b, int runs, trn_error *err)
+{
+    const trn_progress *progress = &console_hooks()->progress;
+    b->seconds = calloc((size_t)runs, sizeof *b->seconds);
+    if (!b->seconds) return trn_fail_memory(err, (size_t)runs * sizeof *b->seconds, "the times");
+    trn_status status = trn_exec_run(b->exec, progress, err);
+    for (int i = 0; status == TRN_OK && i < runs; i++) {
+        uint64_t start = trn_now_ns();
+        status = trn_exec_run(b->exec, progress, err);
+        b->seconds[i] = (double)(trn_now_ns() - start) * 1e-9;
+    }
+    qsort(b->seconds, (size_t)runs, sizeof *b->seconds, compare_seconds);
+    return status;
+}
+
+static void report(const bench *b, const bench_values *values, trn_text *out)
+{
+    trn_exec_summary sum = trn_exec_summarize(b->exec);
+    double median = b->seconds[values->runs / 2], images = values->batch / median;
+    uint64_t memory = trn_gpu_get_stats(b->gpu).memory_peak;
+    if (values->common.json) {
+        trn_text_add(out, "{\"model\": ");
+        trn_text_json(out, values->model);
+        trn_text_printf(out,
+                        ", \"batch\": %d, \"seconds_median\": %.6g, \"seconds_min\": %.6g, "
+                        "\"images_per_second\": %.6g, \"gflop\": %.6g, \"memory_bytes\": %llu, ",
+                        values->batch, median, b->seconds[0], images, sum.flops * 1e-9,
+                        (unsigned long long)memory);
+        trn_text_add(out, "\"device\": ");
+        trn_text_json(out, trn_gpu_info(b->gpu)->name);
+        trn_text_add(out, ", \"precision\": \"float32\"}\n");
+        return;
+    }
+    char bytes[32];
+    trn_text_printf(out, "%s, batch %d on %s: median %.4g s, fastest %.4g s of %d runs; %.4g images/s, ",
+                    values->model, values->batch, trn_gpu_info(b->gpu)->name, median, b->seconds[0],
+                    values->runs, images);
+    trn_text_printf(out, "%.4g GFLOP/s, device memory %s\n", sum.flops / median * 1e-9,
+                    trn_format_bytes(memory, bytes));
+}
+
+static void destroy(bench *b)
+{
+    trn_exec_destroy(b->exec);
+    trn_graph_destroy(b->graph);
+    trn_encoder_destroy(b->encoder);
+    trn_weights_close(b->weights);
+    trn_gpu_close(b->gpu);
+    free(b->image);
+    free(b->seconds);
+}
+
+static trn_status run(const trn_command *command, void *user, trn_error *err)
+{
+    (void)command;
+    const bench_values *values = user;
+    if (!values->model)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "bench wants --model NAME; see terrane models");
+    bench b = {0};
+    trn_text out = {0};
+    trn_status status = create_encoder(&b, values, err);
+    if (status == TRN_OK) status = device_open(values->device, &b.gpu, err);
+    if (status == TRN_OK) status = build(&b, values->batch, err);
+    if (status == TRN_OK) status = measure(&b, values->runs, err);
+    if (status == TRN_OK) {
+        report(&b, values, &out);
+        status = console_print(&out, err);
+    }
+    trn_text_free(&out);
+    destroy(&b);
+    return status;
+}
+
+const trn_command bench_command = {
+    .name = "bench",
+    .usage = "bench --model NAME [--batch N] [--runs N] [--json]",
+    .summary = "times an encoder with synthetic weights",
+    .details =
+        "Builds the encoder at its natural window with made-up weights, pooled, and times whole runs on the "
+        "device (upload and readback left out). The first run is not counted: drivers compile in it.",
+    .example = "  terrane bench --model mae-vit-base\n  terrane bench --model dinov2-small --batch 8 --json",
+    .options = options,
+    .values_size = sizeof(bench_values),
+    .run = run,
+};
