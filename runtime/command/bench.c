@@ -144,7 +144,7 @@ static void report(const bench *b, const bench_values *values, trn_text *out)
     double median = b->seconds[values->runs / 2], images = values->batch / median;
     uint64_t memory = trn_gpu_get_stats(b->gpu).memory_peak;
     if (values->common.json) {
-        trn_text_add(out, "{\"model\": ");
+        trn_text_add(out, "{\"ok\": true, \"model\": ");
         trn_text_json(out, values->model);
         trn_text_printf(out,
                         ", \"batch\": %d, \"seconds_median\": %.6g, \"seconds_min\": %.6g, "
