@@ -81,7 +81,7 @@ trn_status trn_exec_check(trn_exec *exec, trn_error *err)
 {
     for (size_t i = 0; i < exec->lower.group_count; i++) {
         const trn_group *group = &exec->lower.groups[i];
-        if (group->out->constant) continue; /* computed once, and freed when only the setup needs it */
+        if (group->out->constant && exec->runs > 1) continue; /* computed once */
         trn_status status = check_group(exec, group, err);
         if (status != TRN_OK) return status;
     }

@@ -221,9 +221,8 @@ static void summarize(trn_exec *exec, const constant_use *use)
     }
     sum->arena_bytes = exec->plan.total;
     sum->arena_bytes_unshared = exec->plan.unshared;
-    double rate;
-    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &rate) && rate > 0)
-        sum->estimated_seconds = sum->flops / rate;
+    double rate = trn_rate_known(exec->gpu);
+    if (rate > 0) sum->estimated_seconds = sum->flops / rate;
 }
 
 static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *err)

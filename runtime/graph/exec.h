@@ -4,8 +4,6 @@
 
 #include "graph_internal.h"
 
-#define TRN_RATE_KEY "graph.flops_per_second" /* measured, in the device's tuning store */
-
 struct trn_exec {
     trn_graph *graph;
     trn_gpu *gpu;
@@ -22,6 +20,8 @@ struct trn_exec {
 
 /* ---- rate.c ---- */
 
+/* Measured flops per second on this device, by the way its kernels reach memory; 0: not known. */
+double trn_rate_known(trn_gpu *gpu);
 /* Keeps what a run of this length says about the device; small graphs say nothing. */
 void trn_rate_learn(trn_exec *exec, double seconds);
 /* Runs a matrix product when nothing was measured on this device yet, so that a plan has an estimate. */

@@ -1,17 +1,30 @@
 /* The rate that estimates are made with: learnt from runs, else from a product of its own. */
 #include "exec.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { ROWS = 256, WIDTH = 1024, RUNS = 4 };
 static const double SMALLEST_FLOPS = 1e8; /* less says nothing about a device */
 
+static const char *rate_key(const trn_gpu *gpu)
+{
+    return trn_gpu_access(gpu) == TRN_ACCESS_STORAGE ? "graph.flops_per_second.storage"
+                                                     : "graph.flops_per_second";
+}
+
+double trn_rate_known(trn_gpu *gpu)
+{
+    double rate;
+    return trn_gpu_tuning_get(gpu, rate_key(gpu), &rate) && rate > 0 && isfinite(rate) ? rate : 0;
+}
+
 void trn_rate_learn(trn_exec *exec, double seconds)
 {
-    double old, rate = exec->summary.flops / seconds;
     if (exec->summary.flops < SMALLEST_FLOPS || seconds <= 0) return;
-    if (trn_gpu_tuning_get(exec->gpu, TRN_RATE_KEY, &old) && rate < 1.3 * old && rate > old / 1.3) return;
-    trn_gpu_tuning_set(exec->gpu, TRN_RATE_KEY, rate);
+    double old = trn_rate_known(exec->gpu), rate = exec->summary.flops / seconds;
+    if (rate < 1.3 * old && rate > old / 1.3) return; /* no news */
+    trn_gpu_tuning_set(exec->gpu, rate_key(exec->gpu), rate);
 }
 
 static trn_status fill_weights(void *user, const char *name, const trn_shape *shape, void *out,
@@ -39,8 +52,7 @@ static trn_status run_product(trn_gpu *gpu, trn_graph *graph, const float *x, tr
 
 trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err)
 {
-    double known;
-    if (trn_gpu_tuning_get(gpu, TRN_RATE_KEY, &known) && known > 0) return TRN_OK;
+    if (trn_rate_known(gpu) > 0) return TRN_OK;
     trn_graph *graph = trn_graph_create();
     float *x = calloc((size_t)ROWS * WIDTH, sizeof *x);
     trn_status status =
