@@ -176,11 +176,23 @@ static void outputs_refused(void **state)
     assert_holds(dir, "file,scene.tif");
 }
 
+/* Newer drivers without a GPU keep the device's memory in files: a limit on files kills them (SIGBUS) before
+ * a result is written. */
+static bool limit_kills_driver(const char *dir)
+{
+    enum { SHELL_SIGBUS = 128 + 7 };
+    return terrane(dir, "ulimit -f 1;", "selftest --quiet") == SHELL_SIGBUS;
+}
+
 /* A disk that fills up, by a limit on the size of files: at once, and in the middle of each format. */
 static void full_disk(void **state)
 {
     (void)state;
     char *dir = test_temp_dir();
+    if (limit_kills_driver(dir)) {
+        print_message("full_disk: this driver cannot live with a limit on files\n");
+        skip();
+    }
     static const char *const outputs[] = {"e.tif --compression none", "e.tif", "e.npy"};
     put_scene(dir, "scene.tif", &(test_raster){.width = 256, .height = 256, .bands = 3});
     char line[256];
