@@ -176,6 +176,29 @@ static void list_bands(const trn_encoder_spec *spec, trn_text *out)
         trn_text_printf(out, "%s%s", i ? ", " : "", spec->bands[i].name);
 }
 
+static bool is_number(const char *name)
+{
+    return name && name[0] && !name[strspn(name, "0123456789")];
+}
+
+/* Bands that nobody named (they are called by numbers), of just the count that an encoder wants which needs
+ * them all, are taken as they come; the notes say so. */
+static bool take_unnamed(const trn_encoder_spec *spec, const char *const *scene, size_t scene_count,
+                         int *found, trn_text *notes)
+{
+    if (scene_count != spec->band_count) return false;
+    for (size_t i = 0; i < scene_count; i++)
+        if (!is_number(scene[i]) || spec->bands[i].group >= 0) return false;
+    for (size_t i = 0; i < scene_count; i++)
+        found[i] = (int)i;
+    if (!notes) return true;
+    trn_text_printf(notes, "%s: the scene's bands have no names; in their order they are taken as ",
+                    spec->name);
+    list_bands(spec, notes);
+    trn_text_add(notes, "\n");
+    return true;
+}
+
 static trn_status find_bands(trn_encoder *encoder, const char *const *scene, size_t scene_count, int *found,
                              trn_text *notes, trn_error *err)
 {
@@ -185,6 +208,7 @@ static trn_status find_bands(trn_encoder *encoder, const char *const *scene, siz
     size_t kept = 0;
     for (size_t i = 0; i < spec->band_count; i++)
         found[i] = find_scene_band(spec->bands[i].name, scene, scene_count);
+    if (take_unnamed(spec, scene, scene_count, found, notes)) return TRN_OK;
     if (list_missing(spec, found, &missing)) {
         status = fail_bands(spec, "needs what is missing:", trn_text_get(&missing), scene, scene_count, err);
         goto done;

@@ -74,7 +74,8 @@ void trn_encoder_describe(const trn_encoder *encoder, trn_text *out);
 /* Chooses the encoder's bands from what the scene has (common names, any order). index[i] is the scene band
  * of channel i, *count <= max. Missing required bands are an error that names the encoder, the bands and what
  * the scene has. Incomplete groups are left out and named in notes (may be NULL). For encoders that take any
- * bands, all are chosen in order. The choice is kept: build uses it. */
+ * bands, all are chosen in order. Bands called by numbers have no names: an encoder that needs all of its
+ * bands takes just as many of them in their order, which notes say. The choice is kept: build uses it. */
 trn_status trn_encoder_choose_bands(trn_encoder *encoder, const char *const *scene_bands, size_t scene_count,
                                     int *index, size_t max, size_t *count, trn_text *notes, trn_error *err);
 

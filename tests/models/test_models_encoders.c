@@ -103,6 +103,33 @@ static void test_bands(void **state)
     trn_encoder_destroy(encoder);
 }
 
+static void test_unnamed_bands(void **state)
+{
+    (void)state;
+    static const char *const numbers[] = {"3", "2", "1", "4"}, *const mixed[] = {"1", "2", "nir"};
+    int index[12];
+    size_t count;
+    trn_error err = {0};
+    trn_text notes = {0};
+    trn_encoder *encoder = make_encoder("mae-vit-base", NULL, 0);
+    assert_trn_ok(trn_encoder_choose_bands(encoder, numbers, 3, index, 8, &count, &notes, &err), err);
+    assert_true(count == 3 && index[0] == 0 && index[1] == 1 && index[2] == 2);
+    assert_non_null(
+        strstr(trn_text_get(&notes), "no names; in their order they are taken as red, green, blue"));
+    assert_trn_fails(trn_encoder_choose_bands(encoder, numbers, 4, index, 8, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err, "red, green, blue; the scene has: 3, 2, 1, 4");
+    assert_trn_fails(trn_encoder_choose_bands(encoder, mixed, 3, index, 8, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err, "needs what is missing: red, green, blue");
+    trn_text_free(&notes);
+    trn_encoder_destroy(encoder);
+    /* of the groups of Galileo any may be meant */
+    static const char *const twelve[] = {"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"};
+    encoder = make_encoder("galileo-nano", NULL, 0);
+    assert_trn_fails(trn_encoder_choose_bands(encoder, twelve, 12, index, 12, &count, NULL, &err),
+                     TRN_ERR_ARGUMENT, err, "at least one whole group");
+    trn_encoder_destroy(encoder);
+}
+
 static void test_other_bands(void **state)
 {
     (void)state;
@@ -285,11 +312,17 @@ static void test_tiny(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_describe),     cmocka_unit_test(test_bands),
-        cmocka_unit_test(test_other_bands),  cmocka_unit_test(test_load_errors),
-        cmocka_unit_test(test_load_report),  cmocka_unit_test(test_parameter_counts),
-        cmocka_unit_test(test_build_errors), cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_bands),
+        cmocka_unit_test(test_unnamed_bands),
+        cmocka_unit_test(test_other_bands),
+        cmocka_unit_test(test_load_errors),
+        cmocka_unit_test(test_load_report),
+        cmocka_unit_test(test_parameter_counts),
+        cmocka_unit_test(test_build_errors),
+        cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
