@@ -215,14 +215,14 @@ static void summarize(trn_exec *exec, const constant_use *use)
         sum->dispatches++;
         sum->flops += step->step.flops;
         sum->bytes += step->step.bytes;
+        exec->nominal += trn_rate_nominal(exec->gpu, &step->step);
     }
     for (size_t i = 0; i < tensor_total(exec); i++) {
         if (use->kept[i]) sum->weight_bytes += (uint64_t)tensor_at(exec, i)->count * 4;
     }
     sum->arena_bytes = exec->plan.total;
     sum->arena_bytes_unshared = exec->plan.unshared;
-    double rate = trn_rate_known(exec->gpu);
-    if (rate > 0) sum->estimated_seconds = sum->flops / rate;
+    sum->estimated_seconds = exec->nominal * trn_rate_slowness(exec->gpu);
 }
 
 static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *err)

@@ -14,14 +14,18 @@ struct trn_exec {
     trn_gpu_buffer **constants; /* by tensor id */
     trn_program *program;
     trn_exec_summary summary;
+    double nominal; /* seconds of a run at nominal rates: see rate.c */
     uint64_t runs;
     bool profiled;
 };
 
 /* ---- rate.c ---- */
 
-/* Measured flops per second on this device, by the way its kernels reach memory; 0: not known. */
-double trn_rate_known(trn_gpu *gpu);
+/* Seconds of a step on a device of this type if it had nominal rates. */
+double trn_rate_nominal(const trn_gpu *gpu, const trn_step *step);
+/* By how much runs on this device take longer than nominal, by the way its kernels reach memory; 0: not
+ * known. */
+double trn_rate_slowness(trn_gpu *gpu);
 /* Keeps what a run of this length says about the device; small graphs say nothing. */
 void trn_rate_learn(trn_exec *exec, double seconds);
 /* Runs a matrix product when nothing was measured on this device yet, so that a plan has an estimate. */

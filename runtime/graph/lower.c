@@ -74,8 +74,10 @@ static trn_status add_epilogue(trn_lower *lower, trn_lowered_step *lowered, trn_
         if (!lowered->generated) status = trn_fail_memory(err, text.length, "a kernel's text");
     }
     trn_text_free(&text);
-    for (int i = 0; i < chain.operand_count; i++)
+    for (int i = 0; i < chain.operand_count; i++) {
         step->operands[step->operand_count++] = (trn_operand){.tensor = chain.operands[i].tensor};
+        step->bytes += 4.0 * (double)chain.operands[i].tensor->count;
+    }
     for (int i = 0; i < chain.scalar_count; i++)
         step->scalars[step->scalar_count++] = chain.scalars[i];
     return status;

@@ -310,6 +310,7 @@ static trn_status pointwise_lower(trn_lower *lower, const trn_node *node, trn_er
     trn_step step = {.shader = "pointwise.comp", .variant = "chain", .epilogue = true};
     trn_tensor *out = trn_lower_output(lower, node);
     step.operands[step.operand_count++] = (trn_operand){.tensor = out, .written = true};
+    step.bytes = 4.0 * (double)out->count;
     step.scalars[step.scalar_count++].u = (uint32_t)out->count;
     /* a single number has no axis, and the kernel divides by this */
     step.scalars[step.scalar_count++].u = (uint32_t)TRN_MAX(trn_tensor_dim(out, -1), 1);

@@ -1,4 +1,5 @@
-/* The rate that estimates are made with: learnt from runs, else from a product of its own. */
+/* Estimates of time: work at nominal rates, times how much slower the device was in earlier runs, or in a
+ * product of its own. */
 #include "exec.h"
 
 #include <math.h>
@@ -7,24 +8,34 @@
 enum { ROWS = 256, WIDTH = 1024, RUNS = 4 };
 static const double SMALLEST_FLOPS = 1e8; /* less says nothing about a device */
 
-static const char *rate_key(const trn_gpu *gpu)
+double trn_rate_nominal(const trn_gpu *gpu, const trn_step *step)
 {
-    return trn_gpu_access(gpu) == TRN_ACCESS_STORAGE ? "graph.flops_per_second.storage"
-                                                     : "graph.flops_per_second";
+    const double dispatch = 1e-5;
+    double flops = 2e12, bytes = 1e11; /* per second; only what they are to each other matters */
+    trn_device_type type = trn_gpu_info(gpu)->type;
+    if (type == TRN_DEVICE_INTEGRATED) flops = 3e11, bytes = 2e10;
+    if (type == TRN_DEVICE_CPU) flops = 4e10, bytes = 4e9;
+    return dispatch + TRN_MAX(step->flops / flops, step->bytes / bytes);
 }
 
-double trn_rate_known(trn_gpu *gpu)
+static const char *slowness_key(const trn_gpu *gpu)
 {
-    double rate;
-    return trn_gpu_tuning_get(gpu, rate_key(gpu), &rate) && rate > 0 && isfinite(rate) ? rate : 0;
+    return trn_gpu_access(gpu) == TRN_ACCESS_STORAGE ? "graph.slowness.storage" : "graph.slowness";
+}
+
+double trn_rate_slowness(trn_gpu *gpu)
+{
+    double slowness;
+    bool known = trn_gpu_tuning_get(gpu, slowness_key(gpu), &slowness);
+    return known && slowness > 0 && isfinite(slowness) ? slowness : 0;
 }
 
 void trn_rate_learn(trn_exec *exec, double seconds)
 {
     if (exec->summary.flops < SMALLEST_FLOPS || seconds <= 0) return;
-    double old = trn_rate_known(exec->gpu), rate = exec->summary.flops / seconds;
-    if (rate < 1.3 * old && rate > old / 1.3) return; /* no news */
-    trn_gpu_tuning_set(exec->gpu, rate_key(exec->gpu), rate);
+    double old = trn_rate_slowness(exec->gpu), slowness = seconds / exec->nominal;
+    if (slowness < 1.3 * old && slowness > old / 1.3) return; /* no news */
+    trn_gpu_tuning_set(exec->gpu, slowness_key(exec->gpu), slowness);
 }
 
 static trn_status fill_weights(void *user, const char *name, const trn_shape *shape, void *out,
@@ -52,7 +63,7 @@ static trn_status run_product(trn_gpu *gpu, trn_graph *graph, const float *x, tr
 
 trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err)
 {
-    if (trn_rate_known(gpu) > 0) return TRN_OK;
+    if (trn_rate_slowness(gpu) > 0) return TRN_OK;
     trn_graph *graph = trn_graph_create();
     float *x = calloc((size_t)ROWS * WIDTH, sizeof *x);
     trn_status status =

@@ -365,7 +365,7 @@ static void plans_estimate_their_time(void **state)
     uint64_t dispatches = trn_gpu_get_stats(fresh).dispatches;
     assert_true(dispatches > 0);
     assert_trn_ok(trn_compile(large, fresh, &(trn_compile_options){.plan_only = true}, &exec, &err), err);
-    assert_true(trn_exec_summarize(exec).estimated_seconds > 90 * seconds);
+    assert_true(trn_exec_summarize(exec).estimated_seconds > 3 * seconds);
     assert_int_equal(trn_gpu_get_stats(fresh).dispatches, dispatches); /* measured once */
     trn_exec_destroy(exec);
     trn_text_free(&text);
