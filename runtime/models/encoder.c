@@ -411,13 +411,16 @@ static trn_status check_wanted(const trn_encoder *encoder, const wanted_list *li
         add_shape(weight->shape, weight->ndim, &problems);
     }
     trn_status status = TRN_OK;
+    const char *source = encoder->config->info.source;
     if (missing + misshaped)
         status = trn_fail(
             err, TRN_ERR_FORMAT,
             "weights '%s' do not fit encoder '%s': %zu tensors missing and %zu of another shape, of %zu: "
-            "%s%s. Is it another model, or one of other sizes (see its settings)?",
+            "%s%s. Is it another model, one of other sizes (see its settings), or a port whose names are "
+            "not those of %s?",
             trn_weights_path(encoder->weights), encoder->spec.name, missing, misshaped, list->count,
-            trn_text_get(&problems), missing + misshaped > MAX_LISTED ? "; .." : "");
+            trn_text_get(&problems), missing + misshaped > MAX_LISTED ? "; .." : "",
+            source ? source : "the original's file");
     trn_text_free(&problems);
     return status;
 }
