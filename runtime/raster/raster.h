@@ -73,9 +73,9 @@ typedef struct trn_scene trn_scene;
  * GeoTIFF, TIFF, JPEG or PNG, recognised by content. Different sizes, transforms or CRS are an error that
  * names both files. JPEG and PNG are decoded whole (bounded to 2^28 pixels; an alpha channel is no band:
  * where it is 0 there is no data); TIFF is read by strips and tiles as windows need them. A mask that a TIFF
- * keeps in a directory of its own is obeyed. A TIFF's alpha sample is a band (GDAL calls the fourth of four
- * byte bands alpha, whatever it holds) unless the given names or the sensor fit only without it: then it
- * hides pixels.
+ * keeps in a directory of its own or in a file beside it ("a.tif.msk") is obeyed. A TIFF's alpha sample is a
+ * band (GDAL calls the fourth of four byte bands alpha, whatever it holds) unless the given names or the
+ * sensor fit only without it: then it hides pixels.
  *
  * A band's name comes from the first of these that gives one:
  *  1. options->band_names;

@@ -228,25 +228,39 @@ static trn_status read_mask_shape(raster_source *mask, trn_error *err)
     return status == TRN_OK ? read_block_shape(mask, err) : status;
 }
 
-/* GDAL keeps a mask in a directory of its own. It is read through a handle of its own, so that neither loses
- * its place. */
-static trn_status open_mask(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err)
+/* GDAL keeps a mask in a directory of its own, or in a file beside the image ("a.tif.msk"). It is read
+ * through a handle of its own, so that neither loses its place. */
+static trn_status open_mask_of(raster_source *source, trn_arena *arena, const char *path, bool from_memory,
+                               trn_error *err)
 {
-    if (TIFFLastDirectory(source->tiff.handle)) return TRN_OK;
+    bool inside = path == source->path;
     raster_source *mask = trn_arena_alloc(arena, sizeof *mask);
     if (!mask) return trn_fail_memory(err, sizeof *mask, "the mask of a file");
-    *mask = (raster_source){.path = source->path, .name = source->name, .memory = source->memory};
+    *mask = (raster_source){.path = path, .name = trn_path_name(path), .memory = source->memory};
     mask->memory.position = 0;
-    trn_status status =
-        tiff_open_source(&mask->tiff, mask->path, "rm", from_memory ? &mask->memory : NULL, err);
-    if (status != TRN_OK) return status;
-    mask->file_size = source->file_size;
-    if (seek_mask(mask->tiff.handle, source)) {
+    trn_status status = tiff_open_source(&mask->tiff, path, "rm", from_memory ? &mask->memory : NULL, err);
+    if (status != TRN_OK) return trn_wrap(err, "the mask of '%s'", source->path);
+    TIFF *tiff = mask->tiff.handle;
+    mask->file_size = TIFFGetSizeProc(tiff)(TIFFClientdata(tiff));
+    if (!inside || seek_mask(tiff, source)) {
         status = read_mask_shape(mask, err);
+        if (status == TRN_OK && (mask->width != source->width || mask->height != source->height))
+            status = bad_file(mask, err, "it is a mask of another size than its image");
         if (status == TRN_OK) source->mask = mask;
     }
     if (!source->mask) trn_tiff_close(&mask->tiff);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "the mask of '%s'", source->path);
+}
+
+static trn_status open_mask(raster_source *source, trn_arena *arena, bool from_memory, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    if (!TIFFLastDirectory(source->tiff.handle))
+        status = open_mask_of(source, arena, source->path, from_memory, err);
+    if (status != TRN_OK || source->mask || from_memory) return status;
+    const char *beside = trn_arena_printf(arena, "%s.msk", source->path);
+    if (!beside) return trn_fail_memory(err, strlen(source->path), "the mask of a file");
+    return trn_path_exists(beside) ? open_mask_of(source, arena, beside, false, err) : TRN_OK;
 }
 
 void tiff_source_close(raster_source *source)

@@ -515,8 +515,35 @@ static void masks_of_tiffs_hide(void **state)
         }
         trn_scene_close(scene);
     }
+    /* the same beside a file: its first directory is the mask */
+    char *dir = test_temp_dir(), *plain = test_path(dir, "plain.tif"),
+         *beside = test_path(dir, "plain.tif.msk");
+    layout l = {.width = 8,
+                .height = 4,
+                .samples = 2,
+                .bits = 16,
+                .format = SAMPLEFORMAT_UINT,
+                .rows_per_strip = 4,
+                .compression = COMPRESSION_NONE,
+                .planar = PLANARCONFIG_CONTIG};
+    write_tiff(plain, &l);
+    layout m = l;
+    m.samples = 1;
+    m.bits = 8;
+    write_tiff(beside, &m);
+    trn_scene *scene = open_scene(plain, NULL);
+    float out[2 * 32];
+    uint8_t valid[32];
+    assert_trn_ok(trn_scene_read(scene, (int[]){0, 1}, 2, 0, 0, 8, 4, out, valid, &err), err);
+    for (int i = 0; i < 32; i++)
+        assert_int_equal(valid[i], pixel_value(0, i % 8, i / 8) != 0);
+    trn_scene_close(scene);
+    m.width = 9;
+    write_tiff(beside, &m);
+    assert_trn_fails(trn_scene_open((const char *[]){plain}, 1, NULL, &scene, &err), TRN_ERR_FORMAT, err,
+                     "another size");
+    free(plain), free(beside);
     write_masked(path, 8, true);
-    trn_scene *scene;
     assert_trn_fails(trn_scene_open((const char *[]){path}, 1, NULL, &scene, &err), TRN_ERR_UNSUPPORTED, err,
                      "mask");
     free(path);
