@@ -231,11 +231,13 @@ static void convert_encoder(converter *c, trn_job_encoder *encoder)
 {
     encoder->model = text_field(c, "name");
     encoder->weights = text_field(c, "weights");
+    encoder->wrapper = text_field(c, "wrapper");
     encoder->settings = convert_settings(c, &encoder->setting_count);
     encoder->bands = texts_field(c, "bands", &encoder->band_count);
     encoder->normalize =
         (trn_normalize)choice_field(c, "normalize", normalizations, TRN_COUNT(normalizations));
     encoder->weight = number_field(c, "weight", 1);
+    encoder->remove_position = flag_field(c, "remove_position");
 }
 
 static void convert_encoders(converter *c, trn_embed_job *job)

@@ -11,7 +11,8 @@ return terrane.embed {
     title = "Sentinel-2: Galileo nano beside random features",
     scene = terrane.scene { p.scene, sensor = "sentinel2-l2a", nodata = 0 },
     encoders = {
-        terrane.encoder { "galileo-nano", weights = p.weights, patch = 8, month = p.month },
+        terrane.encoder { "galileo-nano", weights = p.weights, patch = 8, month = p.month,
+                          remove_position = true },
         terrane.encoder { "rcf", features = 128, patch = 5, cell = 8, weight = 0.5 },
     },
     fusion = terrane.concat { cell = 8, l2 = true },

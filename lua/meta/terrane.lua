@@ -83,10 +83,12 @@ function terrane.sensor(fields) end
 ---@class terrane.EncoderFields
 ---@field [1] string model as `terrane models` names it
 ---@field weights? string weights file (default: none)
+---@field wrapper? string which weights of a checkpoint that holds several sets, such as teacher (default: recognised)
 ---@field bands? string[] scene bands it may use, in any spelling (default: all)
 ---@field normalize? "model"|"none"|"zscore" how values are normalised (default: model)
 ---@field pool? "none"|"mean"|"cls" what comes out (default: none for a scene, mean for images and tile_vectors)
 ---@field weight? number of its features in the fusion (default: 1)
+---@field remove_position? boolean dense features less those of a window of the scene's mean colour: takes out where in the window a cell lies (default: false)
 ---@field [string] string|number|boolean settings of the model
 
 ---One encoder. Every field that is not listed here is a setting of the model itself (for `rcf`: features, cell, patch, seed; for `galileo-nano`: patch, month); a wrong one is answered with all there are.

@@ -114,6 +114,9 @@ return {
             { name = "name", positional = true, type = "string", what = "the name of a model", required = true,
               help = "model as `terrane models` names it" },
             { name = "weights", type = "string", what = "a path", help = "weights file", otherwise = "none" },
+            { name = "wrapper", type = "string", what = "a key",
+              help = "which weights of a checkpoint that holds several sets, such as teacher",
+              otherwise = "recognised" },
             { name = "bands", type = "string", what = "a band name", list = true, max_items = 512,
               help = "scene bands it may use, in any spelling", otherwise = "all" },
             { name = "normalize", type = "choice", default = "model", help = "how values are normalised",
@@ -131,6 +134,9 @@ return {
               } },
             { name = "weight", type = "number", above = 0, max = 1e6, default = 1,
               help = "of its features in the fusion" },
+            { name = "remove_position", type = "boolean", default = false,
+              help = "dense features less those of a window of the scene's mean colour: takes out where in the "
+                  .. "window a cell lies" },
         },
     },
     {

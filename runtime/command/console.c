@@ -71,10 +71,11 @@ void console_note(trn_log_level level, const char *text)
         trn_text_free(&line);
         return;
     }
-    size_t length = strlen(text);
-    while (length && text[length - 1] == '\n')
-        length--;
-    fprintf(stderr, "terrane: %s%.*s\n", prefixes[level], (int)length, text);
+    while (*text) { /* every line with its prefix */
+        size_t length = strcspn(text, "\n");
+        if (length) fprintf(stderr, "terrane: %s%.*s\n", prefixes[level], (int)length, text);
+        text += length + (text[length] == '\n');
+    }
 }
 
 static void job_note(void *user, trn_log_level level, const char *text)

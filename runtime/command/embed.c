@@ -8,12 +8,12 @@ enum { MAX_KEY = 64 };
 
 typedef struct embed_values {
     common_values common;
-    const char *model, *weights, *sensor, *device, *compression;
+    const char *model, *weights, *wrapper, *sensor, *device, *compression;
     text_list config, bands, band_names, outputs;
     int tile, overlap, batch, pool, normalize, unit, resize, cell;
     number_value scale, offset, nodata;
     uint64_t memory_limit;
-    bool strict, explain, each, float16;
+    bool remove_position, strict, explain, each, float16;
 } embed_values;
 
 static const char *const pools[] = {"none", "mean", "cls", NULL};
@@ -34,6 +34,11 @@ static const trn_option options[] = {
      .offset = AT(weights),
      .placeholder = "FILE",
      .help = "its checkpoint: safetensors, or PyTorch .pt/.pth"},
+    {.name = "wrapper",
+     .kind = OPTION_TEXT,
+     .offset = AT(wrapper),
+     .placeholder = "KEY",
+     .help = "which weights of a checkpoint that holds several sets, such as teacher"},
     {.name = "output",
      .letter = 'o',
      .kind = OPTION_LIST,
@@ -105,7 +110,13 @@ static const trn_option options[] = {
      .kind = OPTION_CHOICE,
      .offset = AT(normalize),
      .choices = normalizations,
-     .help = "model: the encoder's own statistics; none: numbers as stored; zscore: statistics of the scene"},
+     .help = "model: the encoder's own statistics; none: numbers as read; zscore: statistics of the scene"},
+    {.name = "remove-position",
+     .kind = OPTION_FLAG,
+     .offset = AT(remove_position),
+     .help = "dense features less those of a window of the scene's mean colour: takes out what the encoder "
+             "says of "
+             "where in the window a cell lies"},
     {.name = "scale",
      .kind = OPTION_NUMBER,
      .offset = AT(scale),
@@ -239,12 +250,14 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     trn_job_encoder encoder = {
         .model = values->model,
         .weights = values->weights,
+        .wrapper = values->wrapper,
         .settings = settings,
         .setting_count = values->config.count,
         .bands = values->bands.count ? values->bands.items : NULL,
         .band_count = values->bands.count,
         .normalize = (trn_normalize)values->normalize,
         .pool = (trn_feature_pool)values->pool,
+        .remove_position = values->remove_position,
     };
     trn_embed_job job = {
         .scene = describe_scene(values),

@@ -123,6 +123,28 @@ static trn_tensor *pick_channels(trn_graph *graph, trn_tensor *image, const trn_
     return trn_gather(graph, image, 1, rows);
 }
 
+/* The features of one window of a single colour, the member's blank: known when the graph is compiled. */
+static trn_status build_blank(trn_graph *graph, int64_t side, const trn_member *member,
+                              trn_features *features, trn_error *err)
+{
+    int64_t channels = (int64_t)member->channel_count;
+    trn_tensor *colour = trn_constant(graph, "blank", TRN_SHAPE(1, channels, 1, 1), member->blank);
+    trn_tensor *image = trn_expand(graph, colour, TRN_SHAPE(1, channels, side, side));
+    if (!image) return trn_graph_status(graph, err);
+    return trn_encoder_build(member->encoder, graph, image, &member->options, features, err);
+}
+
+static trn_status subtract_blank(trn_graph *graph, int64_t side, const trn_member *member,
+                                 trn_features *features, trn_error *err)
+{
+    trn_features blank;
+    trn_status status = build_blank(graph, side, member, &blank, err);
+    if (status != TRN_OK) return status;
+    for (int i = 0; i < features->grid_count; i++)
+        features->grids[i] = trn_sub(graph, features->grids[i], blank.grids[i]);
+    return trn_graph_status(graph, err);
+}
+
 static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
                                const trn_compose_options *options, int cell, trn_tensor **out, trn_error *err)
 {
@@ -130,6 +152,8 @@ static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_me
     trn_tensor *x = pick_channels(graph, image, member);
     if (!x) return trn_graph_status(graph, err);
     trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, &features, err);
+    if (status == TRN_OK && member->blank && !features.pooled)
+        status = subtract_blank(graph, trn_tensor_dim(image, 2), member, &features, err);
     if (status != TRN_OK) return status;
     x = features.pooled;
     if (!x) x = align_all(graph, &features, cell, (int)(trn_tensor_dim(image, 2) / cell));

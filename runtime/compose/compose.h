@@ -20,6 +20,10 @@ typedef struct trn_member {
     size_t channel_count;
     trn_encode_options options;
     double weight; /* of its features in the fusion; 0: 1 */
+    /* [channel_count] stored values of an image that shows nothing, or NULL. Dense features then are
+     * differences from those of that image, cell by cell: transformers keep where in the window a cell lies,
+     * often stronger than what is there. */
+    const float *blank;
 } trn_member;
 
 typedef struct trn_compose_options {

@@ -22,6 +22,7 @@ static void describe_members(const job_plan *plan, trn_member *members)
             .channels = member->channels,
             .channel_count = member->channel_count,
             .weight = member->wish->weight,
+            .blank = member->blank,
             .options = {.normalize = member->wish->normalize,
                         .value_scale = member->converts ? member->scale : NULL,
                         .value_offset = member->converts ? member->offset : NULL,

@@ -55,6 +55,8 @@ static void explain_encoder(const job_plan *plan, const planned_encoder *member,
     trn_text_free(&lines);
     for (size_t c = 0; c < member->channel_count; c++)
         explain_channel(plan, member, c, out);
+    if (member->blank)
+        trn_text_add(out, "            less the features of a window of the scene's mean colour\n");
 }
 
 static void explain_windows(const job_plan *plan, const job_engine *engine, trn_text *out)

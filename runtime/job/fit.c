@@ -1,5 +1,5 @@
 /* Learning from pixels before encoding: sample windows, seeded and spread over the scene or the images;
- * encoders that are fitted, z-score statistics, value ranges. */
+ * encoders that are fitted, z-score statistics, the mean colour, value ranges. */
 #include "job_private.h"
 
 #include <stdlib.h>
@@ -132,7 +132,8 @@ static trn_status learn_member(const job_plan *plan, planned_encoder *member, co
                                trn_error *err)
 {
     bool zscore = member->wish->normalize == TRN_NORMALIZE_ZSCORE;
-    if (!member->spec->needs_fit && !zscore) return TRN_OK;
+    bool blank = member->wish->remove_position && !plan->pooled;
+    if (!member->spec->needs_fit && !zscore && !blank) return TRN_OK;
     if (!samples->count)
         return trn_fail(
             err, TRN_ERR_ARGUMENT,
@@ -140,6 +141,7 @@ static trn_status learn_member(const job_plan *plan, planned_encoder *member, co
             "in '%s'",
             member->wish->model, SMALLEST_SIDE, SMALLEST_SIDE, plan->paths[0]);
     trn_status status = zscore ? job_zscore_measure(plan, member, samples, err) : TRN_OK;
+    if (status == TRN_OK && blank) status = job_blank_measure(plan, member, samples, err);
     if (status == TRN_OK && member->spec->needs_fit) status = fit_member(plan, member, samples, err);
     return status;
 }

@@ -19,6 +19,7 @@ extern "C" {
 typedef struct trn_job_encoder {
     const char *model;   /* registry name */
     const char *weights; /* path, or NULL */
+    const char *wrapper; /* key of the weights in a checkpoint that holds several sets; NULL: recognised */
     const trn_setting *settings;
     size_t setting_count;
     const char *const *bands; /* scene bands (any spelling) this encoder may use; NULL: all */
@@ -26,6 +27,9 @@ typedef struct trn_job_encoder {
     trn_normalize normalize;
     trn_feature_pool pool;
     double weight;
+    /* dense features as differences from those of a window of the scene's mean colour: takes out what the
+     * encoder says of a cell's place in the window */
+    bool remove_position;
 } trn_job_encoder;
 
 /* Either one scene (files that belong together), or a folder or list of images that each give one vector. */

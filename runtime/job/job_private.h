@@ -13,8 +13,9 @@ typedef struct planned_encoder {
     trn_weights *weights;
     size_t channel_count;
     int *channels; /* [channel_count] indices into plan.bands */
-    float *scale, *offset, *mean,
-        *std;      /* [channel_count] stored to the encoder's values; z-score statistics */
+    /* [channel_count]: stored to the encoder's values; z-score statistics, or NULL; stored values of the
+     * scene's mean colour when positions are removed, or NULL */
+    float *scale, *offset, *mean, *std, *blank;
     bool converts; /* scale and offset are used */
 } planned_encoder;
 
@@ -82,13 +83,16 @@ trn_status job_units_plan(job_plan *plan, trn_error *err);
 /* Warns when the sampled values cannot be what the encoder was made for. */
 trn_status job_units_check_range(const job_plan *plan, const job_samples *samples, trn_error *err);
 
-/* ---- fit.c, zscore.c ---- */
+/* ---- fit.c, statistics.c ---- */
 
 /* Learns from pixels what the encoders need: rcf filters, z-score statistics; checks value ranges. */
 trn_status job_plan_learn(job_plan *plan, trn_error *err);
 /* Mean and standard deviation of each channel of the encoder's values. */
 trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
                               trn_error *err);
+/* The mean colour of the samples, in stored values. */
+trn_status job_blank_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
+                             trn_error *err);
 
 /* ---- reader.c ---- */
 

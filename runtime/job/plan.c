@@ -205,7 +205,8 @@ static trn_status bind_weights(job_plan *plan, planned_encoder *member, trn_erro
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' needs weights: give the path of its checkpoint",
                         wish->model);
     trn_text report = {0};
-    trn_status status = trn_weights_open(wish->weights, NULL, &member->weights, err);
+    trn_weights_options options = {.wrapper = wish->wrapper};
+    trn_status status = trn_weights_open(wish->weights, &options, &member->weights, err);
     if (status == TRN_OK) status = trn_encoder_load(member->encoder, member->weights, &report, err);
     if (status == TRN_OK && report.length) job_plan_note(plan, "%s", report.data);
     trn_text_free(&report);

@@ -135,7 +135,7 @@ static void add_encoder(const job_plan *plan, const planned_encoder *member, trn
         trn_text_add(out, c ? ", " : "");
         trn_text_json(out, plan->common_names[plan->bands[member->channels[c]]]);
     }
-    trn_text_add(out, "],\n     \"scale\": [");
+    trn_text_printf(out, "], \"remove_position\": %s,\n     \"scale\": [", member->blank ? "true" : "false");
     for (size_t c = 0; c < member->channel_count; c++) {
         trn_text_add(out, c ? ", " : "");
         add_number(out, (double)member->scale[c]);

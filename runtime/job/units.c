@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *job_unit_name(trn_unit unit)
 {
@@ -82,6 +83,41 @@ static trn_status match_units(const job_plan *plan, const planned_encoder *membe
         spec->name, job_unit_name(spec->unit), job_unit_name(have), job_unit_name(spec->unit));
 }
 
+/* What the encoder wants of one channel: its own band's unit and scale, which differ from the encoder's where
+ * radar stands beside optical bands. */
+typedef struct wanted_values {
+    trn_unit unit;
+    double scale;
+} wanted_values;
+
+static wanted_values wanted_of(const job_plan *plan, const planned_encoder *member, size_t channel)
+{
+    const trn_encoder_spec *spec = member->spec;
+    const char *name = plan->common_names[plan->bands[member->channels[channel]]];
+    wanted_values wanted = {spec->unit, spec->value_scale != 0 ? spec->value_scale : 1};
+    for (size_t i = 0; i < spec->band_count; i++) {
+        const trn_encoder_band *band = &spec->bands[i];
+        if (strcmp(band->name, name) != 0) continue;
+        return (wanted_values){band->unit, band->value_scale != 0 ? band->value_scale : 1};
+    }
+    return wanted;
+}
+
+/* One channel's scale and offset. `same`: the scene's numbers are in the encoder's unit. A band of another
+ * unit than the encoder's is fed as it is read, unless the scene is in that unit. */
+static void plan_channel(const job_plan *plan, planned_encoder *member, size_t c, bool same)
+{
+    wanted_values wanted = wanted_of(plan, member, c);
+    double scale = 1, offset = 0, factor = 1;
+    bool main_unit = wanted.unit == member->spec->unit;
+    if (wanted.unit != TRN_UNIT_ANY && (main_unit || wanted.unit == scene_unit(plan)))
+        to_physical(plan, &plan->info->bands[plan->bands[member->channels[c]]], &scale, &offset);
+    if (wanted.unit != TRN_UNIT_ANY && (same || !main_unit)) factor = wanted.scale;
+    member->scale[c] = (float)(scale * factor);
+    member->offset[c] = (float)(offset * factor);
+    if (member->scale[c] != 1 || member->offset[c] != 0) member->converts = true;
+}
+
 static trn_status plan_member(job_plan *plan, planned_encoder *member, trn_error *err)
 {
     const trn_encoder_spec *spec = member->spec;
@@ -92,15 +128,8 @@ static trn_status plan_member(job_plan *plan, planned_encoder *member, trn_error
     bool same = true;
     trn_status status = spec->unit == TRN_UNIT_ANY ? TRN_OK : match_units(plan, member, &same, err);
     if (status != TRN_OK) return status;
-    double factor = same && spec->unit != TRN_UNIT_ANY && spec->value_scale != 0 ? spec->value_scale : 1;
-    for (size_t c = 0; c < n; c++) {
-        double scale = 1, offset = 0;
-        if (spec->unit != TRN_UNIT_ANY)
-            to_physical(plan, &plan->info->bands[plan->bands[member->channels[c]]], &scale, &offset);
-        member->scale[c] = (float)(scale * factor);
-        member->offset[c] = (float)(offset * factor);
-        if (member->scale[c] != 1 || member->offset[c] != 0) member->converts = true;
-    }
+    for (size_t c = 0; c < n; c++)
+        plan_channel(plan, member, c, same);
     return TRN_OK;
 }
 
@@ -175,15 +204,16 @@ static const char *impossible(trn_unit unit, double low, double high)
     return NULL;
 }
 
-/* One warning per encoder, about the first of its bands that is out of range. */
-static trn_status check_member(const job_plan *plan, const planned_encoder *member,
-                               const job_samples *samples, trn_error *err)
+/* One warning for the bands of one unit, from `first` on, when together they are out of range. */
+static trn_status check_unit(const job_plan *plan, const planned_encoder *member, size_t first,
+                             const job_samples *samples, trn_error *err)
 {
     const trn_encoder_spec *spec = member->spec;
-    double factor = spec->value_scale != 0 ? spec->value_scale : 1;
-    double low = DBL_MAX, high = -DBL_MAX;
-    size_t brightest = 0;
-    for (size_t c = 0; c < member->channel_count; c++) {
+    wanted_values wanted = wanted_of(plan, member, first);
+    double factor = wanted.scale, low = DBL_MAX, high = -DBL_MAX;
+    size_t brightest = first;
+    for (size_t c = first; c < member->channel_count; c++) {
+        if (wanted_of(plan, member, c).unit != wanted.unit) continue;
         band_range range = measure(plan, member, c, samples);
         low = TRN_MIN(low, range.low);
         if (range.high > high) {
@@ -191,13 +221,27 @@ static trn_status check_member(const job_plan *plan, const planned_encoder *memb
             brightest = c;
         }
     }
-    const char *why = impossible(spec->unit, low / factor, high / factor);
+    const char *why = impossible(wanted.unit, low / factor, high / factor);
     if (!why) return TRN_OK;
     const char *band = plan->common_names[plan->bands[member->channels[brightest]]];
     return job_plan_warn(
         plan, err,
         "encoder '%s' wants %s values times %g, and gets %.6g to %.6g (sampled; highest in band '%s'): %s",
-        spec->name, job_unit_name(spec->unit), factor, low, high, band, why);
+        spec->name, job_unit_name(wanted.unit), factor, low, high, band, why);
+}
+
+static trn_status check_member(const job_plan *plan, const planned_encoder *member,
+                               const job_samples *samples, trn_error *err)
+{
+    for (size_t c = 0; c < member->channel_count; c++) {
+        size_t before = 0;
+        while (before < c && wanted_of(plan, member, before).unit != wanted_of(plan, member, c).unit)
+            before++;
+        if (before < c) continue; /* its unit was checked */
+        trn_status status = check_unit(plan, member, c, samples, err);
+        if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
 }
 
 trn_status job_units_check_range(const job_plan *plan, const job_samples *samples, trn_error *err)

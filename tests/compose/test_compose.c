@@ -275,6 +275,35 @@ static void test_errors(void **state)
     disband(&t);
 }
 
+/* A window of the blank colour has no features left; another has the difference from it. */
+static void test_blank(void **state)
+{
+    (void)state;
+    static const float colour[] = {0.25f, -0.5f, 1};
+    enum { SIDE = 32, COUNT = 3 * SIDE * SIDE };
+    team t = {0};
+    join_patch(&t, "8", "32");
+    t.members[0].options.normalize = TRN_NORMALIZE_NONE;
+    float blank[COUNT], *other = test_hash_values("image", COUNT, 1, 0);
+    for (int i = 0; i < COUNT; i++)
+        blank[i] = colour[i / (SIDE * SIDE)];
+    trn_shape shape;
+    float *of_blank = compose(&t, NULL, blank, 3, SIDE, &shape),
+          *of_other = compose(&t, NULL, other, 3, SIDE, &shape);
+    t.members[0].blank = colour;
+    float *nothing = compose(&t, NULL, blank, 3, SIDE, &shape),
+          *difference = compose(&t, NULL, other, 3, SIDE, &shape);
+    bool all_same = true;
+    for (int64_t i = 0; i < trn_shape_count(&shape); i++) {
+        assert_true(nothing[i] == 0);
+        assert_true(fabsf(difference[i] - (of_other[i] - of_blank[i])) < 1e-6f);
+        all_same = all_same && of_blank[i] == of_blank[i % 16];
+    }
+    assert_false(all_same); /* the blank's cells differ by position, or this shows nothing */
+    free(other), free(of_blank), free(of_other), free(nothing), free(difference);
+    disband(&t);
+}
+
 /* ---- window sides ---- */
 
 static void expect_tile(team *t, int cell, int wanted, int tile)
@@ -310,7 +339,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ramps),  cmocka_unit_test(test_coarser_multiple),
         cmocka_unit_test(test_fusion), cmocka_unit_test(test_channels),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_blank),
+        cmocka_unit_test(test_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,59 @@
+/* Statistics of a scene from the sampled windows: mean and standard deviation per channel. */
+#include "job_private.h"
+
+#include <math.h>
+
+typedef struct channel_statistics {
+    double mean, std;
+} channel_statistics;
+
+/* Of value * scale + offset over the samples of a channel. */
+static channel_statistics measure_channel(const job_plan *plan, const planned_encoder *member, size_t channel,
+                                          double scale, double offset, const job_samples *samples)
+{
+    size_t area = (size_t)samples->side * (size_t)samples->side;
+    double sum = 0, squares = 0, count = (double)samples->count * (double)area;
+    for (size_t w = 0; w < samples->count; w++) {
+        const float *values =
+            samples->values + (w * plan->band_count + (size_t)member->channels[channel]) * area;
+        /* a window at a time: sums stay near each other in size */
+        double window = 0, window_squares = 0;
+        for (size_t i = 0; i < area; i++) {
+            double value = (double)values[i] * scale + offset;
+            window += value;
+            window_squares += value * value;
+        }
+        sum += window;
+        squares += window_squares;
+    }
+    double mean = sum / count, variance = squares / count - mean * mean;
+    /* a constant band becomes zeros */
+    return (channel_statistics){mean, variance > 1e-12 * mean * mean ? sqrt(variance) : 1};
+}
+
+trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
+                              trn_error *err)
+{
+    size_t n = member->channel_count;
+    member->mean = trn_arena_array(plan->arena, n, sizeof(float));
+    member->std = trn_arena_array(plan->arena, n, sizeof(float));
+    if (!member->mean || !member->std) return trn_fail_memory(err, n * sizeof(float), "z-score statistics");
+    for (size_t c = 0; c < n; c++) {
+        channel_statistics s =
+            measure_channel(plan, member, c, (double)member->scale[c], (double)member->offset[c], samples);
+        member->mean[c] = (float)s.mean;
+        member->std[c] = (float)s.std;
+    }
+    return TRN_OK;
+}
+
+trn_status job_blank_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
+                             trn_error *err)
+{
+    size_t n = member->channel_count;
+    member->blank = trn_arena_array(plan->arena, n, sizeof(float));
+    if (!member->blank) return trn_fail_memory(err, n * sizeof(float), "the mean colour");
+    for (size_t c = 0; c < n; c++)
+        member->blank[c] = (float)measure_channel(plan, member, c, 1, 0, samples).mean;
+    return TRN_OK;
+}
