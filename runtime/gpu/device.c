@@ -23,6 +23,22 @@ bool trn_gpu_disabled(const char *feature)
     return false;
 }
 
+/* A switch nobody reads is most likely a slip of the pen. */
+static void warn_of_unknown_switches(void)
+{
+    static const char *const known[] = {"address", "unified", "shader-cache", "fp16",
+                                        "coopmat", "fusion",  "lanes",        "uniform"};
+    const char *list = getenv("TERRANE_DISABLE");
+    while (list && *list) {
+        size_t word = strcspn(list, ", "), i = 0;
+        while (i < TRN_COUNT(known) && (strlen(known[i]) != word || strncmp(list, known[i], word) != 0))
+            i++;
+        if (word && i == TRN_COUNT(known))
+            trn_log(TRN_LOG_WARN, "TERRANE_DISABLE: there is no '%.*s' to switch off", (int)word, list);
+        list += word + (list[word] != 0);
+    }
+}
+
 /* ---- description ---- */
 
 typedef struct name_list {
@@ -468,6 +484,7 @@ trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out, trn_error
     *out = NULL;
     if (!(options->submit_seconds >= 0))
         return trn_fail(err, TRN_ERR_ARGUMENT, "submit_seconds must not be negative");
+    warn_of_unknown_switches();
     trn_gpu *gpu = calloc(1, sizeof *gpu);
     if (!gpu) return trn_fail_memory(err, sizeof *gpu, "a device");
     gpu->submit_seconds = options->submit_seconds > 0 ? options->submit_seconds : 0.1;
