@@ -6,7 +6,8 @@ endif()
 # The install test builds programs against what this build installs.
 find_program(TRN_CXX NAMES c++ g++ clang++ REQUIRED)
 add_dependencies(test_install terrane_command)
-target_compile_definitions(test_install PRIVATE
+set(pkg_config_options $<$<NOT:$<BOOL:${BUILD_SHARED_LIBS}>>:--static>)
+target_compile_definitions(test_install PRIVATE INSTALL_PKG_CONFIG_OPTIONS="${pkg_config_options}"
   INSTALL_BUILD="${CMAKE_BINARY_DIR}" INSTALL_CONFIG="$<CONFIG>" INSTALL_LIB="${CMAKE_INSTALL_LIBDIR}"
   INSTALL_CMAKE="${CMAKE_COMMAND}" INSTALL_PKG_CONFIG="${PKG_CONFIG_EXECUTABLE}"
   INSTALL_CC="${CMAKE_C_COMPILER}" INSTALL_CFLAGS="${CMAKE_C_FLAGS}" INSTALL_CXX="${TRN_CXX}")

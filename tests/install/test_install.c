@@ -101,9 +101,9 @@ static void test_pkg_config(void **state)
     char *program = test_path(prefix, "embed-pkg-config");
     free(run_ok("export PKG_CONFIG_PATH='%s/%s/pkgconfig'; '%s' -std=c11 -Wall -Wextra -Werror %s "
                 "'%s/docs/embed.c' -o '%s'"
-                " $('%s' --cflags --libs terrane) -Wl,-rpath,'%s/%s'",
+                " $('%s' %s --cflags --libs terrane) -Wl,-rpath,'%s/%s'",
                 prefix, INSTALL_LIB, INSTALL_CC, INSTALL_CFLAGS, getenv("TERRANE_SOURCE"), program,
-                INSTALL_PKG_CONFIG, prefix, INSTALL_LIB));
+                INSTALL_PKG_CONFIG, INSTALL_PKG_CONFIG_OPTIONS, prefix, INSTALL_LIB));
     check_embed(program);
     free(program);
 }
