@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 build=${1:-build/release}
 shift || true
 dir=$(mktemp -d)
+failed=0
 trap 'rm -rf "$dir"' EXIT
 
 library() { # name: its path in chromium-common
@@ -31,8 +32,9 @@ END
 
 echo "== SwiftShader"
 VK_DRIVER_FILES="$dir/swiftshader.json" VK_ICD_FILENAMES="$dir/swiftshader.json" \
-    ctest --test-dir "$build" --output-on-failure "$@"
+    ctest --test-dir "$build" --output-on-failure "$@" || failed=1
 
 echo "== synchronization validation, storage buffers"
 VK_LAYER_PATH="$dir/layers" TERRANE_VALIDATE=abort TERRANE_DISABLE=address VK_VALIDATION_VALIDATE_SYNC=1 \
-    VK_VALIDATION_SYNCVAL_SHADER_ACCESSES_HEURISTIC=1 ctest --test-dir "$build" --output-on-failure "$@"
+    VK_VALIDATION_SYNCVAL_SHADER_ACCESSES_HEURISTIC=1 ctest --test-dir "$build" --output-on-failure "$@" || failed=1
+exit $failed

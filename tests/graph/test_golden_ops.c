@@ -379,11 +379,17 @@ static void run_case(trn_gpu *gpu, const golden_case *c, bool constants)
         free(g.data[i].data);
 }
 
+/* Skips the test, and says so, on a driver without addresses; what it has instead is another test's. */
 static trn_gpu *open_gpu(trn_access access)
 {
     trn_gpu *gpu;
     trn_error err = {0};
-    assert_trn_ok(trn_gpu_open(&(trn_gpu_options){.access = access}, &gpu, &err), err);
+    trn_status status = trn_gpu_open(&(trn_gpu_options){.access = access}, &gpu, &err);
+    if (status == TRN_ERR_UNSUPPORTED && access == TRN_ACCESS_ADDRESS) {
+        printf("skipped: %s\n", err.message);
+        skip();
+    }
+    assert_trn_ok(status, err);
     return gpu;
 }
 
@@ -412,7 +418,7 @@ static void test_by_storage_buffer(void **state)
 static void test_constant_weights(void **state)
 {
     (void)state;
-    run_all(TRN_ACCESS_ADDRESS, true);
+    run_all(TRN_ACCESS_AUTO, true);
 }
 
 /* ---- Hiera's token order ---- */
