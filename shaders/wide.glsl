@@ -1,7 +1,8 @@
 // Loads of several neighbouring values at once from any multiple of 4 bytes, for CPU drivers. After terrane.glsl, in
-// address access.
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer Wide8Ref { u64vec4 at; };
-layout(buffer_reference, std430, buffer_reference_align = 4) buffer Wide4Ref { u64vec2 at; };
+// address access. SPIR-V asks for the alignment of a 64-bit word, and rows may start between two: processors read that, so
+// these loads are for CPU drivers alone.
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Wide8Ref { u64vec4 at; };
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Wide4Ref { u64vec2 at; };
 
 #define UNPACK(wide, v, first, count)                                                                         \
     [[unroll]] for (int i_ = 0; i_ < count / 2; i_++) {                                                       \

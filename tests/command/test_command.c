@@ -120,7 +120,7 @@ static void embeds_odd_sizes(void **state)
     assert_works(terrane(dir, "", "embed thin.tif --model rcf -c features=8 --cell 24 --tile 48 -o a.tif"));
     assert_true(says("1 x 7, 8 channels"));
     assert_works(
-        terrane(dir, "", "embed thin.tif --model rcf -c features=8 --tile 1000 --overlap 0 -o a.tif"));
+        terrane(dir, "", "embed thin.tif --model rcf -c features=8 --tile 500 --overlap 0 -o a.tif"));
     assert_fails(terrane(dir, "", "embed dot.tif --model rcf -c features=8 -o b.tif"), TRN_ERR_ARGUMENT,
                  "smaller than a filter");
     assert_holds(dir, "a.tif,dot.tif,thin.tif");

@@ -389,7 +389,7 @@ static void failed_allocations_leave_nothing_behind(void **state)
         }
         trn_graph *graph = trn_graph_create();
         trn_tensor *x =
-            trn_input(graph, "x", TRN_F32, TRN_SHAPE(48 << 20)); /* values of 192 MiB: blocks of their own */
+            trn_input(graph, "x", TRN_F32, TRN_SHAPE(30 << 20)); /* values of 120 MiB: several blocks */
         trn_output_add(graph, "y", trn_unary(graph, "neg", trn_unary(graph, "neg", x)));
         trn_exec *exec = NULL;
         status = trn_compile(graph, small, NULL, &exec, &err);
