@@ -140,7 +140,7 @@ static void check_many_keys(int keys)
 static void test_many_keys(void **state)
 {
     (void)state;
-    check_many_keys(47900);
+    check_many_keys(trn_gpu_access(gpu) == TRN_ACCESS_ADDRESS ? 47900 : 24000);
     check_many_keys(300000);
     assert_int_equal(setenv("TERRANE_DISABLE", "lanes", 1), 0);
     check_many_keys(24000);

@@ -34,9 +34,14 @@ static inline void staged_add(void *user, const char *name, trn_tensor *tensor)
 
 static trn_gpu *the_gpu;
 
-static inline void close_gpu(void)
+/* Teardown of the group: drivers and layers want to be left before the process ends. */
+static inline int close_gpu(void **state)
 {
+    (void)state;
+    int messages = the_gpu ? (int)trn_gpu_get_stats(the_gpu).validation_messages : 0;
     trn_gpu_close(the_gpu);
+    the_gpu = NULL;
+    return messages;
 }
 
 static inline trn_gpu *open_gpu(void)
@@ -44,7 +49,6 @@ static inline trn_gpu *open_gpu(void)
     trn_error err = {0};
     if (the_gpu) return the_gpu;
     assert_trn_ok(trn_gpu_open(NULL, &the_gpu, &err), err);
-    atexit(close_gpu);
     return the_gpu;
 }
 

@@ -324,5 +324,5 @@ int main(void)
         cmocka_unit_test(test_build_errors),
         cmocka_unit_test(test_tiny),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, close_gpu);
 }

@@ -436,5 +436,5 @@ int main(void)
         cmocka_unit_test(test_ndvi_of_nothing),
         cmocka_unit_test(test_only_present_groups),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, close_gpu);
 }

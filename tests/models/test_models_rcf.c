@@ -177,5 +177,5 @@ int main(void)
         cmocka_unit_test(test_textures_differ), cmocka_unit_test(test_device_matches_reference),
         cmocka_unit_test(test_whitening),       cmocka_unit_test(test_missing_data),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, close_gpu);
 }

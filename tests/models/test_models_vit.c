@@ -427,5 +427,5 @@ int main(void)
         cmocka_unit_test(test_normalisation),
         cmocka_unit_test(test_full_base),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, close_gpu);
 }
