@@ -8,24 +8,14 @@
 typedef struct bench_values {
     common_values common;
     const char *device, *model;
-    text_list settings;
+    text_list config;
     int batch, runs;
 } bench_values;
 
 #define AT(member) offsetof(bench_values, member)
 static const trn_option options[] = {
-    {.name = "model",
-     .letter = 'm',
-     .kind = OPTION_TEXT,
-     .offset = AT(model),
-     .placeholder = "NAME",
-     .help = "the encoder; terrane models lists them"},
-    {.name = "config",
-     .letter = 'c',
-     .kind = OPTION_LIST,
-     .offset = AT(settings),
-     .placeholder = "KEY=VALUE",
-     .help = "a setting of the encoder; may be repeated"},
+    OPTION_MODEL(AT(model)),
+    OPTION_CONFIG(AT(config)),
     {.name = "batch",
      .kind = OPTION_INT,
      .offset = AT(batch),
@@ -42,18 +32,14 @@ static const trn_option options[] = {
      .min = 1,
      .max = 1000,
      .initial = 5},
-    {.name = "device",
-     .letter = 'd',
-     .kind = OPTION_TEXT,
-     .offset = AT(device),
-     .placeholder = "D",
-     .help = "index or part of the name of a device; see terrane devices"},
+    OPTION_DEVICE(AT(device)),
     {.name = NULL},
 };
 
-enum { MAX_SETTINGS = 32, MAX_CHANNELS = 64, KEY_SIZE = 64 };
+enum { MAX_CHANNELS = 64 };
 
 typedef struct bench {
+    trn_arena *arena;
     trn_gpu *gpu;
     trn_encoder *encoder;
     trn_weights *weights;
@@ -67,17 +53,12 @@ typedef struct bench {
 
 static trn_status create_encoder(bench *b, const bench_values *values, trn_error *err)
 {
-    char keys[MAX_SETTINGS][KEY_SIZE];
-    trn_setting settings[MAX_SETTINGS];
-    size_t count = values->settings.count;
-    if (count > MAX_SETTINGS) return trn_fail(err, TRN_ERR_ARGUMENT, "more than %d settings", MAX_SETTINGS);
-    for (size_t i = 0; i < count; i++) {
-        settings[i].key = keys[i];
-        if (!options_split_key(values->settings.items[i], keys[i], KEY_SIZE, &settings[i].value))
-            return trn_fail(err, TRN_ERR_ARGUMENT, "--config %s: wanted KEY=VALUE",
-                            values->settings.items[i]);
-    }
-    trn_status status = trn_encoder_create(values->model, settings, count, &b->encoder, err);
+    trn_setting *settings;
+    b->arena = trn_arena_create();
+    if (!b->arena) return trn_fail_memory(err, 1, "settings");
+    trn_status status = options_settings(&values->config, b->arena, &settings, err);
+    if (status == TRN_OK)
+        status = trn_encoder_create(values->model, settings, values->config.count, &b->encoder, err);
     if (status != TRN_OK) return status;
     const trn_encoder_spec *spec = trn_encoder_get_spec(b->encoder);
     if (spec->needs_fit)
@@ -173,6 +154,7 @@ static void destroy(bench *b)
     trn_gpu_close(b->gpu);
     free(b->image);
     free(b->seconds);
+    trn_arena_destroy(b->arena);
 }
 
 static trn_status run(const trn_command *command, void *user, trn_error *err)

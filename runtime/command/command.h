@@ -39,6 +39,28 @@ typedef struct trn_option {
     int min, max, initial;      /* OPTION_INT */
 } trn_option;
 
+/* Options that several commands have; the argument is the offset of the value. */
+#define OPTION_DEVICE(at)                                                                                    \
+    {                                                                                                        \
+        .name = "device", .letter = 'd', .kind = OPTION_TEXT, .offset = (at), .placeholder = "D",            \
+        .help = "index or part of the name of a device; see terrane devices"                                 \
+    }
+#define OPTION_MEMORY_LIMIT(at)                                                                              \
+    {                                                                                                        \
+        .name = "memory-limit", .kind = OPTION_SIZE, .offset = (at), .placeholder = "SIZE",                  \
+        .help = "device memory that may be used, such as 512M; default: what is free"                        \
+    }
+#define OPTION_MODEL(at)                                                                                     \
+    {                                                                                                        \
+        .name = "model", .letter = 'm', .kind = OPTION_TEXT, .offset = (at), .placeholder = "NAME",          \
+        .help = "the encoder; terrane models lists them"                                                     \
+    }
+#define OPTION_CONFIG(at)                                                                                    \
+    {                                                                                                        \
+        .name = "config", .letter = 'c', .kind = OPTION_LIST, .offset = (at), .placeholder = "KEY=VALUE",    \
+        .help = "a setting of the encoder; may be repeated"                                                  \
+    }
+
 /* What every command understands. First member of each command's struct. */
 typedef struct common_values {
     bool help, quiet, json;
@@ -59,8 +81,8 @@ typedef struct trn_command {
 trn_status options_parse(const trn_command *command, int count, char **words, void *values, trn_error *err);
 void options_free(const trn_command *command, void *values);
 void options_help(const trn_command *command, trn_text *out);
-/* Splits "a,b,c"; the pieces live in *storage (malloc'd). */
-bool options_split_key(const char *text, char *key, size_t key_size, const char **value);
+/* The KEY=VALUE texts of --config as settings [texts->count], in the arena. */
+trn_status options_settings(const text_list *texts, trn_arena *arena, trn_setting **settings, trn_error *err);
 
 /* ---- console.c: stderr, progress, Ctrl-C ---- */
 

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_KEY = 64 };
-
 typedef struct embed_values {
     common_values common;
     const char *model, *weights, *wrapper, *sensor, *device, *compression;
@@ -22,12 +20,7 @@ static const char *const units[] = {"auto", "reflectance", "decibel", "byte", "k
 
 #define AT(member) offsetof(embed_values, member)
 static const trn_option options[] = {
-    {.name = "model",
-     .letter = 'm',
-     .kind = OPTION_TEXT,
-     .offset = AT(model),
-     .placeholder = "NAME",
-     .help = "the encoder; terrane models lists them"},
+    OPTION_MODEL(AT(model)),
     {.name = "weights",
      .letter = 'w',
      .kind = OPTION_TEXT,
@@ -45,12 +38,7 @@ static const trn_option options[] = {
      .offset = AT(outputs),
      .placeholder = "FILE",
      .help = "where to write: .tif (GeoTIFF), .npy (with a JSON sidecar), .png (preview); may be repeated"},
-    {.name = "config",
-     .letter = 'c',
-     .kind = OPTION_LIST,
-     .offset = AT(config),
-     .placeholder = "KEY=VALUE",
-     .help = "a setting of the encoder; may be repeated"},
+    OPTION_CONFIG(AT(config)),
     {.name = "sensor",
      .letter = 's',
      .kind = OPTION_TEXT,
@@ -162,17 +150,8 @@ static const trn_option options[] = {
      .kind = OPTION_FLAG,
      .offset = AT(explain),
      .help = "say what would be done, on which kernels and with how much memory, and do nothing"},
-    {.name = "device",
-     .letter = 'd',
-     .kind = OPTION_TEXT,
-     .offset = AT(device),
-     .placeholder = "D",
-     .help = "index or part of the name of a device; see terrane devices"},
-    {.name = "memory-limit",
-     .kind = OPTION_SIZE,
-     .offset = AT(memory_limit),
-     .placeholder = "SIZE",
-     .help = "device memory that may be used, such as 512M; default: what is free"},
+    OPTION_DEVICE(AT(device)),
+    OPTION_MEMORY_LIMIT(AT(memory_limit)),
     {.name = NULL},
 };
 
@@ -184,20 +163,6 @@ static trn_status check_values(const embed_values *values, trn_error *err)
         return trn_fail(err, TRN_ERR_ARGUMENT, "no output: give -o FILE (.tif, .npy or .png)");
     if (values->offset.given && !values->scale.given)
         return trn_fail(err, TRN_ERR_ARGUMENT, "--offset needs --scale");
-    return TRN_OK;
-}
-
-static trn_status read_settings(const embed_values *values, trn_arena *arena, trn_setting *settings,
-                                trn_error *err)
-{
-    for (size_t i = 0; i < values->config.count; i++) {
-        char key[MAX_KEY];
-        if (!options_split_key(values->config.items[i], key, sizeof key, &settings[i].value))
-            return trn_fail(err, TRN_ERR_ARGUMENT, "--config is '%.100s'; wanted KEY=VALUE",
-                            values->config.items[i]);
-        settings[i].key = trn_arena_strdup(arena, key);
-        if (!settings[i].key) return trn_fail_memory(err, sizeof key, "settings");
-    }
     return TRN_OK;
 }
 
@@ -230,14 +195,14 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     trn_status status = check_values(values, err);
     if (status != TRN_OK) return status;
     trn_arena *arena = trn_arena_create();
-    trn_setting *settings = arena ? trn_arena_array(arena, values->config.count + 1, sizeof *settings) : NULL;
+    trn_setting *settings = NULL;
     trn_job_export *exports =
         arena ? trn_arena_array(arena, values->outputs.count + 1, sizeof *exports) : NULL;
-    if (!settings || !exports) {
-        status = trn_fail_memory(err, sizeof *settings, "the job");
+    if (!exports) {
+        status = trn_fail_memory(err, sizeof *exports, "the job");
         goto fail;
     }
-    status = read_settings(values, arena, settings, err);
+    status = options_settings(&values->config, arena, &settings, err);
     if (status != TRN_OK) goto fail;
     for (size_t i = 0; i < values->outputs.count; i++) {
         bool preview = !strcmp(trn_path_extension(values->outputs.items[i]), "png");

@@ -251,13 +251,20 @@ void options_free(const trn_command *command, void *values)
     free(((common_values *)values)->words.items);
 }
 
-bool options_split_key(const char *text, char *key, size_t key_size, const char **value)
+trn_status options_settings(const text_list *texts, trn_arena *arena, trn_setting **settings, trn_error *err)
 {
-    const char *equals = strchr(text, '=');
-    if (!equals || equals == text || (size_t)(equals - text) >= key_size) return false;
-    snprintf(key, key_size, "%.*s", (int)(equals - text), text);
-    *value = equals + 1;
-    return true;
+    enum { LONGEST_KEY = 63 };
+    *settings = trn_arena_array(arena, texts->count + 1, sizeof **settings);
+    if (!*settings) return trn_fail_memory(err, texts->count * sizeof **settings, "settings");
+    for (size_t i = 0; i < texts->count; i++) {
+        const char *text = texts->items[i], *equals = strchr(text, '=');
+        if (!equals || equals == text || equals - text > LONGEST_KEY)
+            return trn_fail(err, TRN_ERR_ARGUMENT, "--config is '%.100s'; wanted KEY=VALUE", text);
+        char *key = trn_arena_printf(arena, "%.*s", (int)(equals - text), text);
+        if (!key) return trn_fail_memory(err, LONGEST_KEY, "settings");
+        (*settings)[i] = (trn_setting){key, equals + 1};
+    }
+    return TRN_OK;
 }
 
 /* ---- help ---- */

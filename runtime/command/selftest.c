@@ -14,12 +14,7 @@ typedef struct selftest_values {
 
 #define AT(member) offsetof(selftest_values, member)
 static const trn_option options[] = {
-    {.name = "device",
-     .letter = 'd',
-     .kind = OPTION_TEXT,
-     .offset = AT(device),
-     .placeholder = "D",
-     .help = "index or part of the name of a device; see terrane devices"},
+    OPTION_DEVICE(AT(device)),
     {.name = "only",
      .kind = OPTION_TEXT,
      .offset = AT(only),
