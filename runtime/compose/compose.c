@@ -137,7 +137,7 @@ static trn_status build_blank(trn_graph *graph, int64_t side, const trn_member *
 static trn_status subtract_blank(trn_graph *graph, int64_t side, const trn_member *member,
                                  trn_features *features, trn_error *err)
 {
-    trn_features blank;
+    trn_features blank = {0};
     trn_status status = build_blank(graph, side, member, &blank, err);
     if (status != TRN_OK) return status;
     for (int i = 0; i < features->grid_count; i++)
