@@ -14,11 +14,6 @@ trn_gpu *trn_lower_gpu(const trn_lower *lower)
     return lower->gpu;
 }
 
-trn_access trn_lower_access(const trn_lower *lower)
-{
-    return trn_gpu_access(lower->gpu);
-}
-
 const char *trn_lower_printf(trn_lower *lower, const char *fmt, ...)
 {
     char text[4096];
@@ -41,13 +36,6 @@ trn_tensor *trn_lower_output(const trn_lower *lower, const trn_node *node)
 {
     const trn_group *group = lower->group;
     return group && (group->root == node || !group->root) ? group->out : node->out;
-}
-
-int trn_lower_epilogue_operands(const trn_lower *lower, const trn_node *node)
-{
-    trn_chain chain;
-    if (!lower->group || lower->group->root != node) return 0;
-    return trn_chain_collect(lower->group, 0, 0, &chain) ? chain.operand_count : 0;
 }
 
 void trn_lower_setup_begin(trn_lower *lower)

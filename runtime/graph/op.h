@@ -69,7 +69,6 @@ typedef struct trn_step {
 typedef struct trn_lower trn_lower; /* one compilation */
 const trn_device_info *trn_lower_device(const trn_lower *lower);
 trn_gpu *trn_lower_gpu(const trn_lower *lower);
-trn_access trn_lower_access(const trn_lower *lower);
 /* Text or macro values that live as long as the compilation. NULL when out of memory (trn_lower_step then
  * fails). */
 const char *trn_lower_printf(trn_lower *lower, const char *fmt, ...) TRN_PRINTF(2, 3);
@@ -86,8 +85,6 @@ void trn_lower_setup_end(trn_lower *lower);
 /* The tensor a step must write: the node's own, or the end of the fused chain. Only steps with `epilogue` may
  * ask for it when the node has a chain. */
 trn_tensor *trn_lower_output(const trn_lower *lower, const trn_node *node);
-/* Number of extra operands the fused chain of this node will add (0 without a chain). */
-int trn_lower_epilogue_operands(const trn_lower *lower, const trn_node *node);
 /* groups of a one-dimensional dispatch of `count` work groups, as terrane.glsl's GROUP_INDEX expects */
 void trn_lower_groups(trn_step *step, int64_t count);
 

@@ -225,33 +225,17 @@ static void describe(const trn_node *node, trn_text *out)
 
 /* ---- kernels ---- */
 
-static bool say(char why_not[128], const char *reason)
-{
-    snprintf(why_not, 128, "%s", reason ? reason : "");
-    return !reason;
-}
-
-static bool lanes_applies(const trn_gpu *gpu, char why_not[128])
-{
-    const trn_device_info *info = trn_gpu_info(gpu);
-    uint32_t sg = info->subgroup_size;
-    if (trn_gpu_disabled("lanes")) return say(why_not, "switched off by TERRANE_DISABLE");
-    if (info->type != TRN_DEVICE_CPU) return say(why_not, "for CPU drivers");
-    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !info->int64)
-        return say(why_not, "needs buffer addresses");
-    if (!info->subgroup_shuffle) return say(why_not, "needs subgroup shuffles");
-    return say(why_not, sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
-}
-
 static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
 {
     const trn_device_info *info = trn_gpu_info(gpu);
-    if (info->max_invocations < 128) return say(why_not, "needs work groups of 128");
-    return say(why_not, info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
+    if (info->max_invocations < 128) return trn_variant_say(why_not, "needs work groups of 128");
+    return trn_variant_say(why_not,
+                           info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
 }
 
 static const trn_variant variants[] = {
-    {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory", lanes_applies},
+    {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
+     trn_wide_lanes_apply},
     {"tiles", "keys and values through shared memory", tiles_applies},
 };
 
@@ -325,7 +309,7 @@ static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error 
 static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_error *err)
 {
     char why_not[128];
-    if (lanes_applies(trn_lower_gpu(lower), why_not)) return lower_lanes(lower, node, err);
+    if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) return lower_lanes(lower, node, err);
     if (tiles_applies(trn_lower_gpu(lower), why_not)) return lower_tiles(lower, node, err);
     return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
                     trn_lower_device(lower)->name, why_not);

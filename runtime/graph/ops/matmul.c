@@ -157,43 +157,28 @@ static void describe(const trn_node *node, trn_text *out)
 
 /* ---- kernels ---- */
 
-static bool say(char why_not[128], const char *reason)
-{
-    snprintf(why_not, 128, "%s", reason ? reason : "");
-    return !reason;
-}
-
 static bool matrix_applies(const trn_gpu *gpu, char why_not[128])
 {
-    if (!trn_gpu_info(gpu)->cooperative_matrix) return say(why_not, "the device has no cooperative matrices");
-    return say(why_not, "not built yet: needs a shader compiler that knows GL_KHR_cooperative_matrix");
-}
-
-static bool lanes_applies(const trn_gpu *gpu, char why_not[128])
-{
-    const trn_device_info *info = trn_gpu_info(gpu);
-    uint32_t sg = info->subgroup_size;
-    if (trn_gpu_disabled("lanes")) return say(why_not, "switched off by TERRANE_DISABLE");
-    if (info->type != TRN_DEVICE_CPU) return say(why_not, "for CPU drivers");
-    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !info->int64)
-        return say(why_not, "needs buffer addresses");
-    if (!info->subgroup_shuffle) return say(why_not, "needs subgroup shuffles");
-    return say(why_not, sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
+    if (!trn_gpu_info(gpu)->cooperative_matrix)
+        return trn_variant_say(why_not, "the device has no cooperative matrices");
+    return trn_variant_say(why_not,
+                           "not built yet: needs a shader compiler that knows GL_KHR_cooperative_matrix");
 }
 
 static bool uniform_applies(const trn_gpu *gpu, char why_not[128])
 {
-    if (trn_gpu_disabled("uniform")) return say(why_not, "switched off by TERRANE_DISABLE");
+    if (trn_gpu_disabled("uniform")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
     if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
-        return say(why_not, "this driver loads uniform values lane by lane");
-    return lanes_applies(gpu, why_not);
+        return trn_variant_say(why_not, "this driver loads uniform values lane by lane");
+    return trn_wide_lanes_apply(gpu, why_not);
 }
 
 static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
 {
     const trn_device_info *info = trn_gpu_info(gpu);
-    if (info->max_invocations < 64) return say(why_not, "needs work groups of 64");
-    return say(why_not, info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
+    if (info->max_invocations < 64) return trn_variant_say(why_not, "needs work groups of 64");
+    return trn_variant_say(why_not,
+                           info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
 }
 
 /* The order is the order of preference. */
@@ -201,7 +186,7 @@ enum { VARIANT_MATRIX, VARIANT_UNIFORM, VARIANT_LANES, VARIANT_TILES, VARIANT_CO
 static const trn_variant variants[VARIANT_COUNT] = {
     {"matrix", "cooperative matrices", matrix_applies},
     {"uniform", "lanes along N, uniform loads, weights in panels, no shared memory", uniform_applies},
-    {"lanes", "lanes along N, rows handed round by shuffles, no shared memory", lanes_applies},
+    {"lanes", "lanes along N, rows handed round by shuffles, no shared memory", trn_wide_lanes_apply},
     {"tiles", "shared-memory tiles", tiles_applies},
 };
 
@@ -392,7 +377,7 @@ static trn_status lower_matmul(trn_lower *lower, const trn_node *node, trn_error
         tiling t = tile_uniform(info, attr_of(node));
         return lower_tiling(lower, node, &t, "CPU driver with uniform loads", err);
     }
-    if (lanes_applies(trn_lower_gpu(lower), why_not)) {
+    if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) {
         tiling t = tile_lanes(info, attr_of(node));
         return lower_tiling(lower, node, &t, "CPU driver", err);
     }

@@ -59,6 +59,25 @@ trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, tr
 
 /* ---- rows ---- */
 
+bool trn_variant_say(char why_not[128], const char *reason)
+{
+    snprintf(why_not, 128, "%s", reason ? reason : "");
+    return !reason;
+}
+
+bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128])
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    uint32_t sg = info->subgroup_size;
+    if (trn_gpu_disabled("lanes")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
+    if (info->type != TRN_DEVICE_CPU) return trn_variant_say(why_not, "for CPU drivers");
+    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !info->int64)
+        return trn_variant_say(why_not, "needs buffer addresses");
+    if (!info->subgroup_shuffle) return trn_variant_say(why_not, "needs subgroup shuffles");
+    return trn_variant_say(why_not,
+                           sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
+}
+
 static bool lanes_apply(const trn_device_info *info, char why_not[128])
 {
     const char *reason = NULL;

@@ -25,6 +25,11 @@ extern const trn_variant trn_row_variants[TRN_ROW_VARIANTS];
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
                          trn_error *err);
 
+/* For `applies` of a variant: keeps the reason in why_not; true when there is none. */
+bool trn_variant_say(char why_not[128], const char *reason);
+/* Whether kernels of wide loads and shuffles (wide.glsl) can run: CPU drivers with buffer addresses. */
+bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128]);
+
 /* The values of a tensor that is a constant known while the graph is built, else NULL. */
 const void *trn_constant_values(const trn_tensor *tensor);
 
