@@ -183,6 +183,18 @@ float trn_f16_to_f32(uint16_t h);
 uint16_t trn_f32_to_f16(float f); /* round to nearest even; overflow becomes infinity */
 float trn_bf16_to_f32(uint16_t h);
 
+/* ---- dates ---- */
+
+typedef struct trn_date {
+    int year, month, day; /* month 1..12, day 1..31 */
+    int day_of_year;      /* 1..366 */
+} trn_date;
+/* "2018-06-02", "20180602" or "2018153" (day of the year), the whole text; false when it is no such date. */
+bool trn_date_parse(const char *text, trn_date *out);
+/* The first date that stands by itself in a file's name ("HLS.S30.T15RXN.2018153T165849", "LC08_..._20180602_
+ * ...", "2018-06-02_B04.tif"); false when there is none. Years 1950 to 2099 count. */
+bool trn_date_find(const char *file_name, trn_date *out);
+
 /* ---- progress and cancelling ---- */
 
 /* How long work tells the outside how far it is, and learns that it should stop. A zeroed struct is silent.

@@ -36,8 +36,6 @@ static const trn_option options[] = {
     {.name = NULL},
 };
 
-enum { MAX_CHANNELS = 64 };
-
 typedef struct bench {
     trn_arena *arena;
     trn_gpu *gpu;
@@ -65,12 +63,7 @@ static trn_status create_encoder(bench *b, const bench_values *values, trn_error
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "encoder '%s' learns from a scene: time it with TERRANE_PROFILE=1 terrane embed",
                         values->model);
-    const char *names[MAX_CHANNELS];
-    int index[MAX_CHANNELS];
-    size_t bands = TRN_MIN(spec->band_count, (size_t)MAX_CHANNELS);
-    for (size_t i = 0; i < bands; i++)
-        names[i] = spec->bands[i].name;
-    return trn_encoder_choose_bands(b->encoder, names, bands, index, MAX_CHANNELS, &b->channels, NULL, err);
+    return trn_encoder_choose_all_bands(b->encoder, &b->channels, err);
 }
 
 static trn_status build(bench *b, int batch, trn_error *err)

@@ -68,25 +68,12 @@ typedef struct tiny_model {
     float *input, *expected, *actual;
 } tiny_model;
 
-/* The encoder's own bands, or three for one that takes any. */
-static trn_status choose_all_bands(trn_encoder *encoder, size_t *count, trn_error *err)
-{
-    enum { ANY_CHANNELS = 3, MAX_CHANNELS = 64 };
-    const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
-    const char *names[MAX_CHANNELS] = {"1", "2", "3"};
-    int index[MAX_CHANNELS];
-    size_t named = spec->band_count ? TRN_MIN(spec->band_count, (size_t)MAX_CHANNELS) : ANY_CHANNELS;
-    for (size_t i = 0; i < named && spec->band_count; i++)
-        names[i] = spec->bands[i].name;
-    return trn_encoder_choose_bands(encoder, names, named, index, MAX_CHANNELS, count, NULL, err);
-}
-
 static trn_status build_tiny(tiny_model *model, trn_error *err)
 {
     static const char name[] = "selftest image";
     const trn_encode_options plain = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
     size_t channels;
-    trn_status status = choose_all_bands(model->encoder, &channels, err);
+    trn_status status = trn_encoder_choose_all_bands(model->encoder, &channels, err);
     if (status != TRN_OK) return status;
     int64_t side = trn_encoder_get_spec(model->encoder)->tile;
     model->graph = trn_graph_create();

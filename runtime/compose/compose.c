@@ -69,28 +69,39 @@ trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell
 
 /* ---- aligning ---- */
 
-/* grid [B,gh,gw,C], cells of `stride` pixels from `offset` on -> [B,n,n,C], cells of `cell` pixels: bilinear
- * between cell centres, averages where the common grid is coarser. */
-static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, double offset, int cell, int n)
+/* The common grid: cells of `cell` pixels. */
+typedef struct common_grid {
+    int cell;
+    int64_t rows, columns;
+} common_grid;
+
+/* grid [B,gh,gw,C], cells of `stride` pixels from `offset` on -> [B,rows,columns,C]: bilinear between cell
+ * centres, averages where the common grid is coarser. */
+static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, double offset,
+                         const common_grid *to)
 {
-    if (stride == cell && offset == 0) return grid;
+    int cell = to->cell;
+    bool whole_grid = trn_tensor_dim(grid, 1) == to->rows && trn_tensor_dim(grid, 2) == to->columns;
+    if (stride == cell && offset == 0 && whole_grid) return grid;
     double ratio = cell / stride, whole = floor(ratio + 0.5);
-    if (offset == 0 && whole > 1 && ratio == whole)
+    bool covers = trn_tensor_dim(grid, 1) == to->rows * (int64_t)whole &&
+                  trn_tensor_dim(grid, 2) == to->columns * (int64_t)whole;
+    if (offset == 0 && whole > 1 && ratio == whole && covers)
         return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, (int)whole, (int)whole);
     double shift = (0.5 * cell - offset) / stride - 0.5;
     trn_resize_desc desc = {.mode = TRN_RESIZE_BILINEAR,
                             .antialias = ratio >= 2,
                             .scale = {ratio, ratio},
                             .offset = {shift, shift}};
-    return trn_resize2d(graph, grid, 1, n, n, &desc);
+    return trn_resize2d(graph, grid, 1, (int)to->rows, (int)to->columns, &desc);
 }
 
 /* All grids of one encoder on the common grid, one after another along the channels. */
-static trn_tensor *align_all(trn_graph *graph, const trn_features *features, int cell, int n)
+static trn_tensor *align_all(trn_graph *graph, const trn_features *features, const common_grid *to)
 {
     trn_tensor *parts[TRN_MAX_GRIDS];
     for (int i = 0; i < features->grid_count; i++)
-        parts[i] = align(graph, features->grids[i], features->stride[i], features->offset[i], cell, n);
+        parts[i] = align(graph, features->grids[i], features->stride[i], features->offset[i], to);
     return features->grid_count == 1 ? parts[0] : trn_concat(graph, parts, features->grid_count, 3);
 }
 
@@ -99,7 +110,8 @@ static trn_tensor *align_all(trn_graph *graph, const trn_features *features, int
 /* The channels of the shared image that a member reads. */
 static trn_tensor *pick_channels(trn_graph *graph, trn_tensor *image, const trn_member *member)
 {
-    int64_t available = trn_tensor_dim(image, 1);
+    int axis = trn_tensor_shape(image)->ndim - 3;
+    int64_t available = trn_tensor_dim(image, axis);
     bool same = (int64_t)member->channel_count == available, follow = true;
     for (size_t i = 0; i < member->channel_count; i++) {
         if (member->channels[i] < 0 || member->channels[i] >= available)
@@ -113,32 +125,53 @@ static trn_tensor *pick_channels(trn_graph *graph, trn_tensor *image, const trn_
     if (!member->channel_count)
         return trn_graph_fail(graph, "encoder '%s' reads no channel",
                               trn_encoder_get_spec(member->encoder)->name);
-    if (follow) return trn_slice(graph, image, 1, member->channels[0], (int64_t)member->channel_count);
+    if (follow) return trn_slice(graph, image, axis, member->channels[0], (int64_t)member->channel_count);
     int32_t *index = malloc(member->channel_count * sizeof *index);
     if (!index) return trn_graph_fail(graph, "no memory for the choice of channels");
     for (size_t i = 0; i < member->channel_count; i++)
         index[i] = member->channels[i];
     trn_tensor *rows = trn_constant_int(graph, "channels", TRN_SHAPE((int64_t)member->channel_count), index);
     free(index);
-    return trn_gather(graph, image, 1, rows);
+    return trn_gather(graph, image, axis, rows);
 }
 
-/* The features of one window of a single colour, the member's blank: known when the graph is compiled. */
-static trn_status build_blank(trn_graph *graph, int64_t side, const trn_member *member,
+/* The date of a series that a member sees: [B,T,C,h,w] -> [B,C,h,w]. */
+static trn_tensor *pick_date(trn_graph *graph, trn_tensor *image, const trn_member *member)
+{
+    if (!member->date) return image;
+    const trn_shape *s = trn_tensor_shape(image);
+    int64_t dates = s->ndim == 5 ? s->dim[1] : 1;
+    if (member->date < 1 || member->date > dates)
+        return trn_graph_fail(graph, "encoder '%s' is to see date %d of %lld",
+                              trn_encoder_get_spec(member->encoder)->name, member->date, (long long)dates);
+    if (s->ndim == 4) return image;
+    trn_tensor *one = trn_slice(graph, image, 1, member->date - 1, 1);
+    return trn_reshape(graph, one, TRN_SHAPE(s->dim[0], s->dim[2], s->dim[3], s->dim[4]));
+}
+
+/* The features of one window of a single colour, the member's blank, in the shape of the member's image:
+ * known when the graph is compiled. */
+static trn_status build_blank(trn_graph *graph, const trn_tensor *like, const trn_member *member,
                               trn_features *features, trn_error *err)
 {
-    int64_t channels = (int64_t)member->channel_count;
-    trn_tensor *colour = trn_constant(graph, "blank", TRN_SHAPE(1, channels, 1, 1), member->blank);
-    trn_tensor *image = trn_expand(graph, colour, TRN_SHAPE(1, channels, side, side));
+    trn_shape shape = *trn_tensor_shape(like);
+    trn_tensor *colour =
+        trn_constant(graph, "blank", TRN_SHAPE((int64_t)member->channel_count, 1, 1), member->blank);
+    trn_encode_options options = member->options;
+    options.location = NULL; /* nowhere */
+    shape.dim[0] = 1;
+    trn_tensor *image = shape.ndim == 5 ? trn_reshape(graph, colour, TRN_SHAPE(1, 1, -1, 1, 1))
+                                        : trn_reshape(graph, colour, TRN_SHAPE(1, -1, 1, 1));
+    image = trn_expand(graph, image, shape);
     if (!image) return trn_graph_status(graph, err);
-    return trn_encoder_build(member->encoder, graph, image, &member->options, features, err);
+    return trn_encoder_build(member->encoder, graph, image, &options, features, err);
 }
 
-static trn_status subtract_blank(trn_graph *graph, int64_t side, const trn_member *member,
+static trn_status subtract_blank(trn_graph *graph, const trn_tensor *image, const trn_member *member,
                                  trn_features *features, trn_error *err)
 {
     trn_features blank = {0};
-    trn_status status = build_blank(graph, side, member, &blank, err);
+    trn_status status = build_blank(graph, image, member, &blank, err);
     if (status != TRN_OK) return status;
     for (int i = 0; i < features->grid_count; i++)
         features->grids[i] = trn_sub(graph, features->grids[i], blank.grids[i]);
@@ -149,14 +182,16 @@ static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_me
                                const trn_compose_options *options, int cell, trn_tensor **out, trn_error *err)
 {
     trn_features features;
-    trn_tensor *x = pick_channels(graph, image, member);
+    common_grid grid = {cell, trn_tensor_dim(image, -2) / cell, trn_tensor_dim(image, -1) / cell};
+    trn_tensor *x = pick_date(graph, image, member);
+    if (x) x = pick_channels(graph, x, member);
     if (!x) return trn_graph_status(graph, err);
     trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, &features, err);
     if (status == TRN_OK && member->blank && !features.pooled)
-        status = subtract_blank(graph, trn_tensor_dim(image, 2), member, &features, err);
+        status = subtract_blank(graph, x, member, &features, err);
     if (status != TRN_OK) return status;
     x = features.pooled;
-    if (!x) x = align_all(graph, &features, cell, (int)(trn_tensor_dim(image, 2) / cell));
+    if (!x) x = align_all(graph, &features, &grid);
     if (options->l2_normalize) x = trn_l2_normalize(graph, x, 1e-12f);
     *out = x;
     return trn_graph_status(graph, err);
@@ -223,10 +258,10 @@ static trn_status check_members(const trn_tensor *image, const trn_member *membe
             return trn_fail(err, TRN_ERR_ARGUMENT, "the weight of '%s' must be a positive number, not %g",
                             name, weight);
     }
-    int64_t side = trn_tensor_dim(image, 2);
-    if (dense && (cell < 1 || side % cell))
-        return trn_fail(err, TRN_ERR_ARGUMENT, "windows of %lld pixels are no multiple of cells of %d",
-                        (long long)side, cell);
+    int64_t height = trn_tensor_dim(image, -2), width = trn_tensor_dim(image, -1);
+    if (dense && (cell < 1 || height % cell || width % cell))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "windows of %lld x %lld pixels are no multiple of cells of %d",
+                        (long long)width, (long long)height, cell);
     return TRN_OK;
 }
 

@@ -19,6 +19,7 @@ typedef struct trn_member {
     const int *channels;
     size_t channel_count;
     trn_encode_options options;
+    int date;      /* which date of a series this encoder sees, from 1; 0: the whole series */
     double weight; /* of its features in the fusion; 0: 1 */
     /* [channel_count] stored values of an image that shows nothing, or NULL. Dense features then are
      * differences from those of that image, cell by cell: transformers keep where in the window a cell lies,
@@ -32,8 +33,9 @@ typedef struct trn_compose_options {
     int cell;          /* pixels per cell of the common grid; 0: the finest stride of the members */
 } trn_compose_options;
 
-/* image [B, C, side, side] of stored values. Dense members give *out [B, side/cell, side/cell, channels];
- * pooled ones [B, channels]. Averaging needs members of equal width; the error names them. */
+/* image [B, C, h, w] of stored values, or [B, T, C, h, w] of T dates. Dense members give *out
+ * [B, h/cell, w/cell, channels]; pooled ones [B, channels]. Averaging needs members of equal width; the error
+ * names them. */
 trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *members, size_t count,
                        const trn_compose_options *options, trn_tensor **out, trn_error *err);
 

@@ -137,9 +137,16 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
 
 /* ---- encoders ---- */
 
+/* Micrometres, as the sensor has it; 0: not known. */
+static double wavelength_of(const job_plan *plan, int band)
+{
+    int known = plan->sensor ? trn_sensor_band(plan->sensor, plan->info->bands[band].name) : -1;
+    return known >= 0 ? plan->sensor->bands[known].wavelength_um : 0;
+}
+
 /* The scene bands an encoder may use: all, or those the job lists, in the job's order. */
 static trn_status allowed_bands(const job_plan *plan, const trn_job_encoder *wish, int *allowed,
-                                const char **names, trn_error *err)
+                                trn_band_offer *offers, trn_error *err)
 {
     size_t count = wish->bands ? wish->band_count : plan->info->band_count;
     for (size_t i = 0; i < count; i++) {
@@ -153,7 +160,7 @@ static trn_status allowed_bands(const job_plan *plan, const trn_job_encoder *wis
                 return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': band '%s' is listed twice", wish->model,
                                 plan->info->bands[band].name);
         allowed[i] = band;
-        names[i] = plan->common_names[band];
+        offers[i] = (trn_band_offer){plan->common_names[band], wavelength_of(plan, band)};
     }
     return TRN_OK;
 }
@@ -164,17 +171,17 @@ static trn_status choose_bands(job_plan *plan, planned_encoder *member, trn_erro
     size_t count = wish->bands ? wish->band_count : plan->info->band_count;
     size_t max = TRN_MAX(count, member->spec->band_count) + 1;
     int *allowed = trn_arena_array(plan->arena, count + 1, sizeof *allowed);
-    const char **names = trn_arena_array(plan->arena, count + 1, sizeof *names);
+    trn_band_offer *offers = trn_arena_array(plan->arena, count + 1, sizeof *offers);
     int *index = trn_arena_array(plan->arena, max, sizeof *index);
     trn_text notes = {0};
     trn_status status = TRN_OK;
-    if (!allowed || !names || !index) return trn_fail_memory(err, max * sizeof(int), "bands");
+    if (!allowed || !offers || !index) return trn_fail_memory(err, max * sizeof(int), "bands");
     if (wish->bands && !count)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': the list of bands is empty", wish->model);
 
-    status = allowed_bands(plan, wish, allowed, names, err);
+    status = allowed_bands(plan, wish, allowed, offers, err);
     if (status != TRN_OK) return status;
-    status = trn_encoder_choose_bands(member->encoder, names, count, index, max, &member->channel_count,
+    status = trn_encoder_choose_bands(member->encoder, offers, count, index, max, &member->channel_count,
                                       &notes, err);
     if (notes.length) job_plan_note(plan, "%s", notes.data);
     trn_text_free(&notes);

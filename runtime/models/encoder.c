@@ -18,6 +18,7 @@ static trn_status prepare(trn_encoder *encoder, const char *extra, const trn_set
     encoder->spec.name = name;
     encoder->spec.family = family->name;
     encoder->spec.value_scale = 1;
+    encoder->spec.min_dates = encoder->spec.max_dates = 1;
     trn_setting_value *values = trn_arena_array(encoder->arena, family->setting_count + 1, sizeof *values);
     char *configuration = trn_arena_printf(encoder->arena, "%s %s", encoder->config->values, extra);
     if (!values || !configuration) return trn_fail_memory(err, sizeof *values, "an encoder");
@@ -106,22 +107,22 @@ int trn_encoder_channel_band(const trn_encoder *encoder, size_t i)
     return encoder->chosen ? encoder->chosen[i] : (int)i;
 }
 
-static int find_scene_band(const char *wanted, const char *const *scene, size_t count)
+static int find_scene_band(const char *wanted, const trn_band_offer *scene, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        if (scene[i] && !strcmp(scene[i], wanted)) return (int)i;
+        if (scene[i].name && !strcmp(scene[i].name, wanted)) return (int)i;
     for (size_t i = 0; i < count; i++) {
-        const char *common = scene[i] ? trn_band_common(scene[i]) : NULL;
+        const char *common = scene[i].name ? trn_band_common(scene[i].name) : NULL;
         if (common && !strcmp(common, wanted)) return (int)i;
     }
     return -1;
 }
 
-static void list_scene(const char *const *scene, size_t count, trn_text *out)
+static void list_scene(const trn_band_offer *scene, size_t count, trn_text *out)
 {
     if (!count) trn_text_add(out, "no bands");
     for (size_t i = 0; i < count; i++)
-        trn_text_printf(out, "%s%s", i ? ", " : "", scene[i] ? scene[i] : "(unnamed)");
+        trn_text_printf(out, "%s%s", i ? ", " : "", scene[i].name ? scene[i].name : "(unnamed)");
 }
 
 /* Names of the required bands that are missing; how many. */
@@ -137,7 +138,7 @@ static size_t list_missing(const trn_encoder_spec *spec, const int *found, trn_t
 }
 
 static trn_status fail_bands(const trn_encoder_spec *spec, const char *problem, const char *bands,
-                             const char *const *scene, size_t count, trn_error *err)
+                             const trn_band_offer *scene, size_t count, trn_error *err)
 {
     trn_text has = {0};
     list_scene(scene, count, &has);
@@ -183,12 +184,12 @@ static bool is_number(const char *name)
 
 /* Bands that nobody named (they are called by numbers), of just the count that an encoder wants which needs
  * them all, are taken as they come; the notes say so. */
-static bool take_unnamed(const trn_encoder_spec *spec, const char *const *scene, size_t scene_count,
+static bool take_unnamed(const trn_encoder_spec *spec, const trn_band_offer *scene, size_t scene_count,
                          int *found, trn_text *notes)
 {
     if (scene_count != spec->band_count) return false;
     for (size_t i = 0; i < scene_count; i++)
-        if (!is_number(scene[i]) || spec->bands[i].group >= 0) return false;
+        if (!is_number(scene[i].name) || spec->bands[i].group >= 0) return false;
     for (size_t i = 0; i < scene_count; i++)
         found[i] = (int)i;
     if (!notes) return true;
@@ -199,8 +200,8 @@ static bool take_unnamed(const trn_encoder_spec *spec, const char *const *scene,
     return true;
 }
 
-static trn_status find_bands(trn_encoder *encoder, const char *const *scene, size_t scene_count, int *found,
-                             trn_text *notes, trn_error *err)
+static trn_status find_bands(trn_encoder *encoder, const trn_band_offer *scene, size_t scene_count,
+                             int *found, trn_text *notes, trn_error *err)
 {
     const trn_encoder_spec *spec = &encoder->spec;
     trn_text missing = {0};
@@ -239,8 +240,8 @@ static void settle_unit(trn_encoder *encoder)
     spec->value_scale = first->value_scale;
 }
 
-static trn_status choose_known(trn_encoder *encoder, const char *const *scene, size_t scene_count, int *index,
-                               size_t max, size_t *count, trn_text *notes, trn_error *err)
+static trn_status choose_known(trn_encoder *encoder, const trn_band_offer *scene, size_t scene_count,
+                               int *index, size_t max, size_t *count, trn_text *notes, trn_error *err)
 {
     const trn_encoder_spec *spec = &encoder->spec;
     int *found = trn_arena_array(encoder->arena, spec->band_count, sizeof *found);
@@ -288,12 +289,76 @@ static trn_status choose_any(trn_encoder *encoder, size_t scene_count, int *inde
     return TRN_OK;
 }
 
-trn_status trn_encoder_choose_bands(trn_encoder *encoder, const char *const *scene_bands, size_t scene_count,
-                                    int *index, size_t max, size_t *count, trn_text *notes, trn_error *err)
+/* The family has made spec.bands what it chose: channel i is band i. */
+static trn_status keep_order(trn_encoder *encoder, size_t count, trn_error *err)
+{
+    int *chosen = trn_arena_array(encoder->arena, count, sizeof *chosen);
+    if (!chosen) return trn_fail_memory(err, count * sizeof *chosen, "the choice of bands");
+    for (size_t i = 0; i < count; i++)
+        chosen[i] = (int)i;
+    encoder->chosen = chosen;
+    encoder->chosen_count = count;
+    return TRN_OK;
+}
+
+trn_status trn_encoder_choose_bands(trn_encoder *encoder, const trn_band_offer *scene_bands,
+                                    size_t scene_count, int *index, size_t max, size_t *count,
+                                    trn_text *notes, trn_error *err)
 {
     *count = 0;
+    if (encoder->family->choose_bands) {
+        trn_status status =
+            encoder->family->choose_bands(encoder, scene_bands, scene_count, index, max, count, notes, err);
+        return status == TRN_OK ? keep_order(encoder, *count, err) : status;
+    }
     if (!encoder->spec.band_count) return choose_any(encoder, scene_count, index, max, count, err);
     return choose_known(encoder, scene_bands, scene_count, index, max, count, notes, err);
+}
+
+trn_status trn_encoder_choose_all_bands(trn_encoder *encoder, size_t *count, trn_error *err)
+{
+    enum { MAX_BANDS = 64 };
+    static const trn_band_offer any[] = {{"red", 0.665}, {"green", 0.56}, {"blue", 0.49}};
+    const trn_encoder_spec *spec = &encoder->spec;
+    trn_band_offer offers[MAX_BANDS];
+    int index[MAX_BANDS];
+    size_t offered = TRN_MIN(spec->band_count, (size_t)MAX_BANDS);
+    for (size_t i = 0; i < offered; i++)
+        offers[i] = (trn_band_offer){spec->bands[i].name, 0};
+    if (offered)
+        return trn_encoder_choose_bands(encoder, offers, offered, index, MAX_BANDS, count, NULL, err);
+    offered = encoder->image_channels ? (size_t)encoder->image_channels : TRN_COUNT(any);
+    for (size_t i = 0; i < offered; i++)
+        offers[i] = any[i % TRN_COUNT(any)];
+    return trn_encoder_choose_bands(encoder, offers, offered, index, MAX_BANDS, count, NULL, err);
+}
+
+/* ---- dates and places ---- */
+
+trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const trn_date *dates, trn_error *err)
+{
+    const trn_encoder_spec *spec = &encoder->spec;
+    size_t least = (size_t)spec->min_dates, most = (size_t)spec->max_dates;
+    if (count < least || count > most) {
+        char range[64];
+        if (least == most)
+            snprintf(range, sizeof range, "%zu date%s", least, least == 1 ? "" : "s");
+        else
+            snprintf(range, sizeof range, "%zu to %zu dates", least, most);
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' takes %s, and the series has %zu", spec->name,
+                        range, count);
+    }
+    trn_date *copy = dates ? trn_arena_array(encoder->arena, count, sizeof *copy) : NULL;
+    if (dates && !copy) return trn_fail_memory(err, count * sizeof *copy, "dates");
+    if (copy) memcpy(copy, dates, count * sizeof *copy);
+    encoder->date_count = count;
+    encoder->dates = copy;
+    return TRN_OK;
+}
+
+void trn_encoder_encode_location(const trn_encoder *encoder, double latitude, double longitude, float *out)
+{
+    if (encoder->family->encode_location) encoder->family->encode_location(encoder, latitude, longitude, out);
 }
 
 /* ---- weights ---- */
@@ -350,6 +415,22 @@ static trn_status fill_nothing(void *user, const char *name, const trn_shape *sh
     return trn_fail(err, TRN_ERR_INTERNAL, "parameter '%s' of a graph that is not to run", name);
 }
 
+/* The number of dates as it will come. */
+static int64_t date_count(const trn_encoder *encoder)
+{
+    return encoder->date_count ? (int64_t)encoder->date_count : encoder->spec.min_dates;
+}
+
+/* Input "image" of the encoder's own tile. */
+static trn_tensor *natural_image(const trn_encoder *encoder, trn_graph *graph, int64_t batch)
+{
+    int64_t side = encoder->spec.tile, channels = (int64_t)trn_encoder_channel_count(encoder);
+    if (encoder->spec.max_dates > 1)
+        return trn_input(graph, "image", TRN_F32,
+                         TRN_SHAPE(batch, date_count(encoder), channels, side, side));
+    return trn_input(graph, "image", TRN_F32, TRN_SHAPE(batch, channels, side, side));
+}
+
 /* Builds the encoder into a graph that is thrown away, to learn which parameters it wants. */
 static trn_status collect_wanted(trn_encoder *encoder, wanted_list *list, trn_error *err)
 {
@@ -357,9 +438,8 @@ static trn_status collect_wanted(trn_encoder *encoder, wanted_list *list, trn_er
     if (!graph) return trn_fail_memory(err, sizeof list, "a graph");
     trn_parameters kept = encoder->parameters;
     encoder->parameters = (trn_parameters){fill_nothing, list_has, list, note_wanted};
-    int64_t side = encoder->spec.tile, channels = (int64_t)trn_encoder_channel_count(encoder);
-    trn_tensor *image = trn_input(graph, "image", TRN_F32, TRN_SHAPE(1, channels, side, side));
-    trn_status status = TRN_OK;
+    trn_tensor *image = natural_image(encoder, graph, 1);
+    trn_status status = trn_graph_status(graph, err);
     static const trn_feature_pool pools[] = {TRN_FEATURES_MEAN, TRN_FEATURES_DENSE};
     for (size_t i = 0; i < TRN_COUNT(pools) && status == TRN_OK; i++) {
         trn_encode_options options = {.pool = pools[i]};
@@ -469,6 +549,9 @@ trn_status trn_encoder_load(trn_encoder *encoder, trn_weights *weights, trn_text
 {
     if (!encoder->spec.needs_weights)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' takes no weights", encoder->spec.name);
+    if (!trn_encoder_channel_count(encoder))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' wants its bands chosen before its weights",
+                        encoder->spec.name);
     wanted_list list = {.encoder = encoder, .arena = encoder->arena};
     trn_weights *before = encoder->weights;
     strip_prefix(encoder->family, weights);
@@ -512,12 +595,12 @@ void trn_build_stage(const trn_build *build, trn_tensor *tensor, const char *fmt
     build->stage(build->stage_user, name, tensor);
 }
 
-void trn_features_grid(trn_features *features, trn_tensor *grid, double stride)
+void trn_features_grid(trn_features *features, trn_tensor *grid, double stride, double offset)
 {
-    features->grids[0] = grid;
-    features->stride[0] = stride;
-    features->offset[0] = 0;
-    features->grid_count = 1;
+    int i = features->grid_count++;
+    features->grids[i] = grid;
+    features->stride[i] = stride;
+    features->offset[i] = offset;
 }
 
 /* normalised = stored * a + b for channel i */
@@ -547,7 +630,7 @@ static void channel_affine(const trn_encoder *encoder, const trn_encode_options 
 static trn_tensor *normalise(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                              const trn_encode_options *options, trn_error *err)
 {
-    size_t channels = (size_t)trn_tensor_dim(image, 1);
+    size_t channels = (size_t)trn_tensor_dim(image, -3);
     if (options->normalize == TRN_NORMALIZE_NONE) return image;
     float *tables = trn_arena_array(encoder->arena, 2 * channels, sizeof *tables);
     if (!tables) {
@@ -563,7 +646,7 @@ static trn_tensor *normalise(trn_encoder *encoder, trn_graph *graph, trn_tensor 
         same = same && a == 1 && b == 0;
     }
     if (same) return image;
-    trn_shape shape = TRN_SHAPE(1, (int64_t)channels, 1, 1);
+    trn_shape shape = TRN_SHAPE((int64_t)channels, 1, 1);
     trn_tensor *x = trn_mul(graph, image, trn_constant(graph, "normalise.scale", shape, tables));
     return trn_add(graph, x, trn_constant(graph, "normalise.offset", shape, tables + channels));
 }
@@ -584,24 +667,54 @@ static trn_status check_ready(const trn_encoder *encoder, const trn_encode_optio
     return TRN_OK;
 }
 
+/* The image as the family takes it: [B,C,h,w], or [B,T,C,h,w] for encoders of series. */
+static trn_tensor *image_of_family(const trn_encoder *encoder, trn_graph *graph, trn_tensor *image)
+{
+    const trn_shape *s = trn_tensor_shape(image);
+    const int64_t *d = s->dim;
+    bool series = encoder->spec.max_dates > 1;
+    if (series && s->ndim == 4) return trn_reshape(graph, image, TRN_SHAPE(d[0], 1, d[1], d[2], d[3]));
+    if (!series && s->ndim == 5) return trn_reshape(graph, image, TRN_SHAPE(d[0], d[2], d[3], d[4]));
+    return image;
+}
+
+static trn_status check_dates(const trn_encoder *encoder, int64_t dates, trn_error *err)
+{
+    const char *name = encoder->spec.name;
+    if (dates == date_count(encoder)) return TRN_OK;
+    return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' is set up for %lld dates, and the image has %lld",
+                    name, (long long)date_count(encoder), (long long)dates);
+}
+
+static trn_status check_sides(const trn_encoder *encoder, int64_t height, int64_t width, trn_error *err)
+{
+    const trn_encoder_spec *spec = &encoder->spec;
+    if (spec->square && height != width)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' wants square windows, not %lld x %lld pixels",
+                        spec->name, (long long)width, (long long)height);
+    if (height % spec->side_multiple == 0 && width % spec->side_multiple == 0) return TRN_OK;
+    return trn_fail(err, TRN_ERR_ARGUMENT,
+                    "encoder '%s' wants windows whose sides are multiples of %d, not %lld x %lld", spec->name,
+                    spec->side_multiple, (long long)width, (long long)height);
+}
+
 static trn_status check_image(const trn_encoder *encoder, const trn_tensor *image, trn_error *err)
 {
     const char *name = encoder->spec.name;
     char text[128];
     const trn_shape *shape = trn_tensor_shape(image);
-    if (shape->ndim != 4 || shape->dim[2] != shape->dim[3])
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' wants square windows [B,C,side,side], not %s",
+    if (shape->ndim != 4 && shape->ndim != 5)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' wants windows [B,C,h,w] or [B,T,C,h,w], not %s",
                         name, trn_shape_text(shape, text));
     size_t channels = trn_encoder_channel_count(encoder);
     if (encoder->fit_channels) channels = (size_t)encoder->fit_channels;
-    if (channels && (size_t)shape->dim[1] != channels)
+    int64_t has = trn_tensor_dim(image, -3);
+    if (channels && (size_t)has != channels)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' reads %zu bands, and the windows have %lld",
-                        name, channels, (long long)shape->dim[1]);
-    if (shape->dim[2] % encoder->spec.side_multiple)
-        return trn_fail(err, TRN_ERR_ARGUMENT,
-                        "encoder '%s' wants windows whose side is a multiple of %d, not %lld", name,
-                        encoder->spec.side_multiple, (long long)shape->dim[2]);
-    return TRN_OK;
+                        name, channels, (long long)has);
+    trn_status status = check_dates(encoder, shape->ndim == 5 ? shape->dim[1] : 1, err);
+    return status == TRN_OK ? check_sides(encoder, trn_tensor_dim(image, -2), trn_tensor_dim(image, -1), err)
+                            : status;
 }
 
 trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
@@ -616,11 +729,14 @@ trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_
     if (status == TRN_OK) status = check_ready(encoder, options, err);
     if (status == TRN_OK) status = check_image(encoder, image, err);
     if (status != TRN_OK) return status;
+    image = image_of_family(encoder, graph, image);
     trn_build build = {.scope = trn_scope_root(graph, &encoder->parameters),
                        .image = image,
                        .options = options,
                        .batch = trn_tensor_dim(image, 0),
-                       .side = trn_tensor_dim(image, 2),
+                       .dates = date_count(encoder),
+                       .height = trn_tensor_dim(image, -2),
+                       .width = trn_tensor_dim(image, -1),
                        .stage = stage,
                        .stage_user = user};
     build.x = normalise(encoder, graph, image, options, err);
@@ -667,14 +783,13 @@ static trn_status tiny_ready(trn_encoder *encoder, int channels, trn_error *err)
     return status;
 }
 
-static trn_status tiny_build(trn_encoder *encoder, int64_t channels, trn_graph *graph, trn_error *err)
+static trn_status tiny_build(trn_encoder *encoder, trn_graph *graph, trn_error *err)
 {
     enum { BATCH = 2 };
     trn_features dense, pooled;
     const trn_encode_options of_dense = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_DENSE};
     const trn_encode_options of_mean = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
-    int64_t side = encoder->spec.tile;
-    trn_tensor *image = trn_input(graph, "image", TRN_F32, TRN_SHAPE(BATCH, channels, side, side));
+    trn_tensor *image = natural_image(encoder, graph, BATCH);
     trn_status status = trn_encoder_build(encoder, graph, image, &of_dense, &dense, err);
     if (status == TRN_OK) status = trn_encoder_build(encoder, graph, image, &of_mean, &pooled, err);
     if (status != TRN_OK) return status;
@@ -685,7 +800,6 @@ static trn_status tiny_build(trn_encoder *encoder, int64_t channels, trn_graph *
 
 bool trn_model_tiny(size_t i, const char **family, trn_graph **graph, trn_encoder **keep, trn_error *err)
 {
-    enum { ANY_CHANNELS = 3 };
     *graph = NULL;
     *keep = NULL;
     if (i >= trn_family_count) return false;
@@ -693,12 +807,12 @@ bool trn_model_tiny(size_t i, const char **family, trn_graph **graph, trn_encode
     trn_status status =
         create(trn_families[i], &trn_families[i]->configs[0], trn_families[i]->tiny, NULL, 0, keep, err);
     if (status != TRN_OK) return true;
-    size_t channels = trn_encoder_channel_count(*keep);
-    if (!channels) channels = ANY_CHANNELS;
-    status = tiny_ready(*keep, (int)channels, err);
+    size_t channels = 0;
+    status = trn_encoder_choose_all_bands(*keep, &channels, err);
+    if (status == TRN_OK) status = tiny_ready(*keep, (int)channels, err);
     *graph = status == TRN_OK ? trn_graph_create() : NULL;
     if (status == TRN_OK && !*graph) status = trn_fail_memory(err, sizeof *keep, "a graph");
-    if (status == TRN_OK) status = tiny_build(*keep, (int64_t)channels, *graph, err);
+    if (status == TRN_OK) status = tiny_build(*keep, *graph, err);
     if (status == TRN_OK) return true;
     trn_graph_destroy(*graph);
     trn_encoder_destroy(*keep);

@@ -36,9 +36,15 @@ static const trn_setting_rule settings[GALILEO_SETTINGS] = {
 
 #define SOURCE "https://huggingface.co/nasaharvest/galileo"
 static const trn_model_config configs[] = {
-    {{"galileo-nano", "galileo", "Galileo nano", "MIT", SOURCE, 1037856}, ""},
-    {{"galileo-tiny", "galileo", "Galileo tiny", "MIT", SOURCE, 5705520}, "dim=192 depth=12 heads=3"},
-    {{"galileo-base", "galileo", "Galileo base", "MIT", SOURCE, 86523072}, "dim=768 depth=12 heads=12"},
+    {{"galileo-nano", "galileo", "Galileo nano", "MIT", SOURCE, 1037856, 0, NULL}, "", NULL, NULL},
+    {{"galileo-tiny", "galileo", "Galileo tiny", "MIT", SOURCE, 5705520, 0, NULL},
+     "dim=192 depth=12 heads=3",
+     NULL,
+     NULL},
+    {{"galileo-base", "galileo", "Galileo base", "MIT", SOURCE, 86523072, 0, NULL},
+     "dim=768 depth=12 heads=12",
+     NULL,
+     NULL},
 };
 
 /* ---- bands ---- */
@@ -97,6 +103,7 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     spec->side_multiple = spec->stride = patch;
     spec->tile = CELLS * patch;
     spec->channels = (int)dim;
+    spec->square = true;
     return TRN_OK;
 }
 
@@ -164,7 +171,7 @@ static void build_galileo(trn_encoder *encoder, const trn_build *build, trn_feat
                          .eps = trn_encoder_real(encoder, GALILEO_EPS)};
     galileo_inputs inputs = {.batch = build->batch,
                              .times = 1,
-                             .side = build->side,
+                             .side = build->height,
                              .patch = trn_encoder_int(encoder, GALILEO_PATCH),
                              .resolution = trn_encoder_real(encoder, GALILEO_RESOLUTION),
                              .months = &month,
@@ -177,10 +184,10 @@ static void build_galileo(trn_encoder *encoder, const trn_build *build, trn_feat
         out->pooled = outputs.mean;
         return;
     }
-    int64_t cells = build->side / inputs.patch;
+    int64_t cells = build->height / inputs.patch;
     trn_tensor *grid =
         trn_reshape(build->scope.graph, outputs.cells, TRN_SHAPE(build->batch, cells, cells, size.dim));
-    trn_features_grid(out, grid, (double)inputs.patch);
+    trn_features_grid(out, grid, (double)inputs.patch, 0);
 }
 
 static const char *const prefixes[] = {"encoder.", "model.encoder.", "backbone.", NULL};

@@ -16,9 +16,11 @@ extern "C" {
 
 typedef struct trn_model_info {
     const char *name, *family, *title; /* "dinov2-small", "vit", "DINOv2 ViT-S/14" */
-    const char *licence,
-        *source;         /* of the published weights, and where they are published; NULL: needs none */
+    const char *licence;               /* of the published weights, as SPDX names it; NULL: needs none */
+    const char *source;  /* address of the published file, or of the page it is on; NULL: needs none */
     uint64_t parameters; /* elements of the encoder; 0: depends on the input */
+    uint64_t bytes;      /* of the published file; 0: not known */
+    const char *sha256;  /* of the published file: 64 hex digits or their beginning; NULL: not known */
 } trn_model_info;
 size_t trn_model_count(void);
 const trn_model_info *trn_model_at(size_t i); /* NULL past the last */
@@ -57,9 +59,14 @@ typedef struct trn_encoder_spec {
     double value_scale;
     int tile;          /* natural window side in pixels */
     int side_multiple; /* window sides must be a multiple */
-    int stride;        /* pixels per cell of the finest dense grid */
-    int channels;      /* of dense and pooled features (0 until fitted or band-dependent) */
+    int stride;        /* pixels per cell of dense features unless asked otherwise */
+    int channels;      /* of pooled features (0 until fitted or band-dependent) */
     bool has_cls;      /* pool=cls is possible */
+    bool square;       /* windows must be square */
+    /* Dates of the series that one input holds; 1 and 1: single images. An encoder of series takes a single
+     * image too when min_dates is 1. */
+    int min_dates, max_dates;
+    int location_values; /* of an encoded place (trn_encoder_encode_location); 0: places do not matter */
 } trn_encoder_spec;
 
 typedef struct trn_encoder trn_encoder;
@@ -71,13 +78,29 @@ const trn_encoder_spec *trn_encoder_get_spec(const trn_encoder *encoder);
 /* Configuration as key=value lines (for result.json and explain). */
 void trn_encoder_describe(const trn_encoder *encoder, trn_text *out);
 
+/* A band of the scene, as an encoder sees it when it chooses. */
+typedef struct trn_band_offer {
+    const char *name;     /* common name, or what the file calls it */
+    double wavelength_um; /* centre; 0: not known */
+} trn_band_offer;
 /* Chooses the encoder's bands from what the scene has (common names, any order). index[i] is the scene band
  * of channel i, *count <= max. Missing required bands are an error that names the encoder, the bands and what
  * the scene has. Incomplete groups are left out and named in notes (may be NULL). For encoders that take any
  * bands, all are chosen in order. Bands called by numbers have no names: an encoder that needs all of its
  * bands takes just as many of them in their order, which notes say. The choice is kept: build uses it. */
-trn_status trn_encoder_choose_bands(trn_encoder *encoder, const char *const *scene_bands, size_t scene_count,
-                                    int *index, size_t max, size_t *count, trn_text *notes, trn_error *err);
+trn_status trn_encoder_choose_bands(trn_encoder *encoder, const trn_band_offer *scene_bands,
+                                    size_t scene_count, int *index, size_t max, size_t *count,
+                                    trn_text *notes, trn_error *err);
+/* Chooses all bands the encoder knows, or some where it takes what comes: for bench and self-tests, which
+ * have no scene. */
+trn_status trn_encoder_choose_all_bands(trn_encoder *encoder, size_t *count, trn_error *err);
+/* Says of how many dates a series is, and which they are (dates [count], NULL: not known). Without this call
+ * it is min_dates of unknown date. A count that the encoder cannot take is an error that says which it can.
+ */
+trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const trn_date *dates,
+                                    trn_error *err);
+/* A place as the encoder's graph wants it: out [location_values]. Latitude and longitude in degrees. */
+void trn_encoder_encode_location(const trn_encoder *encoder, double latitude, double longitude, float *out);
 
 /* Binds weights: every tensor the configuration needs must be there in its shape (wrappers and prefixes of
  * the family's published files are recognised). weights must outlive the encoder. The report is text for the
@@ -98,6 +121,7 @@ typedef struct trn_encode_options {
     const float *value_scale, *value_offset;
     const float *mean, *std; /* [channels] for TRN_NORMALIZE_ZSCORE, of the values */
     trn_feature_pool pool;
+    trn_tensor *location; /* [B, location_values] of the windows; NULL: not known, nothing is added */
 } trn_encode_options;
 
 enum { TRN_MAX_GRIDS = 4 };
@@ -110,8 +134,9 @@ typedef struct trn_features {
     trn_tensor *pooled; /* [B,C]; NULL for TRN_FEATURES_DENSE */
 } trn_features;
 
-/* Adds the encoder to the graph: image [B, channels, side, side] of stored values (the bands chosen before)
- * -> features. Parameters are pulled from the bound weights when the graph is compiled. */
+/* Adds the encoder to the graph: image [B, channels, h, w] of stored values (the bands chosen before), or
+ * [B, T, channels, h, w] of T dates -> features. Parameters are pulled from the bound weights when the graph
+ * is compiled. */
 trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                              const trn_encode_options *options, trn_features *out, trn_error *err);
 

@@ -46,15 +46,19 @@ int trn_settings_list(trn_arena *arena, const char *text, const char **parts, in
 typedef struct trn_model_config {
     trn_model_info info;
     const char *values; /* "dim=384 heads=6", over the family's fallbacks */
+    /* how the published file wraps the weights: the dictionary's key, and what stands before the names; NULL:
+     * nothing does */
+    const char *wrapper, *prefix;
 } trn_model_config;
 
 /* What a family's build gets. */
 typedef struct trn_build {
-    trn_scope scope;   /* root: no prefix */
-    trn_tensor *image; /* [B,C,side,side] stored values of the chosen bands */
-    trn_tensor *x;     /* the same, normalised */
+    trn_scope scope; /* root: no prefix */
+    /* stored values of the chosen bands: [B,C,h,w], or [B,T,C,h,w] for families of series (max_dates > 1) */
+    trn_tensor *image;
+    trn_tensor *x; /* the same, normalised */
     const trn_encode_options *options;
-    int64_t batch, side;
+    int64_t batch, dates, height, width;
     /* Tests look at what lies between: told of every named stage; NULL otherwise. */
     void (*stage)(void *user, const char *name, trn_tensor *tensor);
     void *stage_user;
@@ -74,6 +78,13 @@ typedef struct trn_family {
     trn_status (*configure)(trn_encoder *encoder, trn_error *err);
     trn_status (*fit)(trn_encoder *encoder, const float *windows, size_t count, int channels, int side,
                       trn_error *err);
+    /* NULL, or chooses bands for an encoder that takes any, and sets spec.bands [n] to those chosen, whose
+     * order is that of the channels. index [max] gets their places in scene; returns how many through count.
+     */
+    trn_status (*choose_bands)(trn_encoder *encoder, const trn_band_offer *scene, size_t scene_count,
+                               int *index, size_t max, size_t *count, trn_text *notes, trn_error *err);
+    /* NULL, or encodes a place: out [spec.location_values]. */
+    void (*encode_location)(const trn_encoder *encoder, double latitude, double longitude, float *out);
     /* Building errors go to the graph. */
     void (*build)(trn_encoder *encoder, const trn_build *build, trn_features *out);
 } trn_family;
@@ -93,7 +104,9 @@ struct trn_encoder {
     int image_channels; /* that an encoder of any bands insists on; 0: any */
     int *chosen;        /* indices into spec.bands (or scene bands); NULL until chosen */
     size_t chosen_count;
-    trn_unit usual_unit; /* of the family, before bands are chosen */
+    size_t date_count;     /* of the series; 0 until chosen */
+    const trn_date *dates; /* [date_count], NULL: not known */
+    trn_unit usual_unit;   /* of the family, before bands are chosen */
     double usual_scale;
     trn_weights *weights; /* NULL until loaded */
     bool owns_weights;
@@ -118,11 +131,84 @@ trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_
                                     void (*stage)(void *user, const char *name, trn_tensor *tensor),
                                     void *user, trn_error *err);
 
-/* One dense grid that starts at the window's corner. */
-void trn_features_grid(trn_features *features, trn_tensor *grid, double stride);
+/* Adds a dense grid [B,gh,gw,C] that starts `offset` pixels from the window's corner. */
+void trn_features_grid(trn_features *features, trn_tensor *grid, double stride, double offset);
 
-/* table [1,prefix+g*g,D] -> [1,prefix+h*w,D]: the grid of positions resized as timm does, or as Meta does. */
-trn_tensor *trn_vit_positions(trn_graph *graph, trn_tensor *table, int prefix, int64_t h, int64_t w,
-                              bool meta);
+/* ---- tokens.c: what transformers share ---- */
+
+/* How a table of positions meets a grid of another size. */
+typedef enum trn_position_resize {
+    TRN_POSITIONS_TIMM,     /* bicubic, antialiased */
+    TRN_POSITIONS_META,     /* bicubic, sides 0.1 cells larger (DINOv2) */
+    TRN_POSITIONS_BICUBIC,  /* plain */
+    TRN_POSITIONS_BILINEAR, /* plain */
+    TRN_POSITIONS_CORNERS,  /* bicubic, corners aligned (Prithvi) */
+} trn_position_resize;
+typedef struct trn_grid_size {
+    int64_t h, w;
+} trn_grid_size;
+/* table [1,prefix+from.h*from.w,D] -> [1,prefix+to.h*to.w,D] */
+trn_tensor *trn_resize_positions(trn_graph *graph, trn_tensor *table, int prefix, trn_grid_size from,
+                                 trn_grid_size to, trn_position_resize how);
+
+/* Blocks of which the features are wanted: [count] 0-based indices, ascending. */
+typedef struct trn_out_indices {
+    int count, index[TRN_MAX_GRIDS];
+} trn_out_indices;
+/* Reads a setting such as "2,5,8,11" ("auto": the last alone); every index is below depth. */
+trn_status trn_encoder_out_indices(const trn_encoder *encoder, size_t setting, int64_t depth,
+                                   trn_out_indices *out, trn_error *err);
+/* Blocks 0..depth-1, names "blocks.<i>" below the scope, stages "block<ii>". kept [out_indices.count] gets
+ * the outputs of the chosen ones. Nothing is built past the last that is needed unless `whole`. Returns the
+ * last output. */
+trn_tensor *trn_build_blocks(const trn_build *build, const trn_scope *scope, trn_tensor *x, int64_t depth,
+                             const trn_block_desc *desc, const trn_out_indices *chosen, trn_tensor **kept);
+/* Tokens [B,prefix+h*w,D] -> [B,h,w,D] without the prefix. */
+trn_tensor *trn_tokens_grid(const trn_build *build, trn_tensor *tokens, int64_t prefix, trn_grid_size size);
+/* Mean of tokens from `prefix` on, or token 0: [B,N,D] -> [B,D]. */
+trn_tensor *trn_tokens_mean(const trn_build *build, trn_tensor *tokens, int64_t prefix);
+trn_tensor *trn_tokens_first(const trn_build *build, trn_tensor *tokens);
+
+/* A setting of pixels "224" or "48x32" (height x width), both multiples of `multiple`. */
+trn_status trn_encoder_image_size(const trn_encoder *encoder, size_t setting, int64_t multiple,
+                                  trn_grid_size *out, trn_error *err);
+
+/* ---- image_bands.c: images of a few bands with means and deviations: the settings in_chans, bands, unit,
+ * mean, std ---- */
+
+typedef struct trn_image_band_settings {
+    size_t in_chans, bands, unit, mean, std; /* places in the family's settings */
+} trn_image_band_settings;
+enum { TRN_MAX_IMAGE_BANDS = 64 };
+#define TRN_RULE_IN_CHANS                                                                                    \
+    {                                                                                                        \
+        "in_chans", TRN_SETTING_INT, "3", 1, TRN_MAX_IMAGE_BANDS, NULL, "bands of the image"                 \
+    }
+#define TRN_RULE_BANDS                                                                                       \
+    {                                                                                                        \
+        "bands", TRN_SETTING_TEXT, "auto", 0, 0, NULL,                                                       \
+            "common names of the bands in the model's order; auto: red,green,blue for three, else as they "  \
+            "come"                                                                                           \
+    }
+#define TRN_RULE_UNIT                                                                                        \
+    {                                                                                                        \
+        "unit", TRN_SETTING_CHOICE, "byte", 0, 0, "byte|reflectance|stored",                                 \
+            "of the values that mean and std are of"                                                         \
+    }
+#define TRN_RULE_MEAN                                                                                        \
+    {                                                                                                        \
+        "mean", TRN_SETTING_TEXT, "auto", 0, 0, NULL,                                                        \
+            "mean per band, comma-separated; auto: ImageNet's in bytes for red,green,blue, else 0"           \
+    }
+#define TRN_RULE_STD                                                                                         \
+    {                                                                                                        \
+        "std", TRN_SETTING_TEXT, "auto", 0, 0, NULL, "standard deviation per band; auto: ImageNet's or 1"    \
+    }
+/* Fills spec.bands, unit and image_channels. */
+trn_status trn_configure_image_bands(trn_encoder *encoder, const trn_image_band_settings *where,
+                                     trn_error *err);
+/* Comma-separated numbers of a setting into values [count]; positive: each must be above 0. */
+trn_status trn_encoder_numbers(const trn_encoder *encoder, size_t setting, bool positive, double *values,
+                               size_t count, trn_error *err);
 
 #endif

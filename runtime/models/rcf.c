@@ -28,7 +28,10 @@ static const trn_setting_rule settings[RCF_SETTINGS] = {
 };
 
 static const trn_model_config configs[] = {
-    {{"rcf", "rcf", "Random convolutional features of the scene's own patches", NULL, NULL, 0}, ""},
+    {{"rcf", "rcf", "Random convolutional features of the scene's own patches", NULL, NULL, 0, 0, NULL},
+     "",
+     NULL,
+     NULL},
 };
 
 enum { MAX_VALUES = 1024, PATCHES_PER_VALUE = 8, MIN_PATCHES = 1024 };
@@ -409,7 +412,7 @@ static void build_rcf(trn_encoder *encoder, const trn_build *build, trn_features
     trn_tensor *halves[] = {half(encoder, graph, responses, 1), half(encoder, graph, responses, -1)};
     trn_tensor *x = trn_concat(graph, halves, 2, 3);
     if (build->options->pool == TRN_FEATURES_DENSE) {
-        trn_features_grid(out, x, cell);
+        trn_features_grid(out, x, cell, 0);
         return;
     }
     x = trn_reshape(graph, x, TRN_SHAPE(build->batch, -1, features));

@@ -112,3 +112,15 @@ void trn_sincos(int dims, double position, double exponent_step, float *out)
         out[half + k] = (float)cos(angle);
     }
 }
+
+void trn_sincos_f32(int dims, float position, float *out)
+{
+    int half = dims / 2;
+    for (int k = 0; k < half; k++) {
+        float exponent = (float)k / (float)half;
+        float frequency = 1.0f / (float)pow(10000.0, (double)exponent);
+        float angle = position * frequency;
+        out[k] = (float)sin((double)angle);
+        out[half + k] = (float)cos((double)angle);
+    }
+}

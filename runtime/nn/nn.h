@@ -59,6 +59,10 @@ trn_tensor *trn_nn_block(const trn_scope *scope, trn_tensor *x, const trn_block_
  * 10000^(-k*exponent_step), in double, rounded to float. The usual formula has exponent_step = 2.0/dims;
  * Galileo's is 0.5/dims. dims must be even. */
 void trn_sincos(int dims, double position, double exponent_step, float *out);
+/* The usual formula as float32 code computes it at run time (DOFA's wavelengths, Prithvi's time and place):
+ * the frequency 1/10000^(2k/dims) and its product with the position are rounded to float32 before sine and
+ * cosine. */
+void trn_sincos_f32(int dims, float position, float *out);
 
 #ifdef __cplusplus
 }

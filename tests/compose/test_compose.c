@@ -268,7 +268,7 @@ static void test_errors(void **state)
     t.members[1].channels = outside;
     expect_error(&t, NULL, 16, "reads channel 7 of an image of 3");
     t.members[1].channels = rgb;
-    expect_error(&t, &(trn_compose_options){.cell = 4}, 20, "multiple of 8");
+    expect_error(&t, &(trn_compose_options){.cell = 4}, 20, "multiples of 8");
     t.count = 0;
     expect_error(&t, NULL, 16, "0 encoders");
     t.count = 2;

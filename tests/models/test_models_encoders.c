@@ -50,9 +50,9 @@ static void test_settings(void **state)
     expect_create_error("mae-vit-base", "depth", "0", "depth=0");
     expect_create_error("mae-vit-base", "eps", "nan", "eps=nan");
     expect_create_error("mae-vit-base", "pos_interpolation", "best", "timm|meta");
-    expect_create_error("mae-vit-base", "img_size", "225", "no multiple of patch=16");
+    expect_create_error("mae-vit-base", "img_size", "225", "multiples of 16");
     expect_create_error("mae-vit-base", "heads", "7", "heads=7");
-    expect_create_error("mae-vit-base", "layer", "13", "beyond depth=12");
+    expect_create_error("mae-vit-base", "out_indices", "12", "from 0 to 11");
     expect_create_error("mae-vit-base", "mean", "1,2", "3 numbers");
     expect_create_error("mae-vit-base", "std", "1,0,2", "positive");
     expect_create_error("mae-vit-base", "bands", "red,,blue", "must name 3 bands");
@@ -84,8 +84,8 @@ static void test_describe(void **state)
 static void test_bands(void **state)
 {
     (void)state;
-    static const char *const scene[] = {"nir", "blue", NULL, "red", "green"}, *const lacking[] = {"vv", "vh",
-                                                                                                  "blue"};
+    static const trn_band_offer scene[] = {{"nir", 0}, {"blue", 0}, {NULL, 0}, {"red", 0}, {"green", 0}},
+                                lacking[] = {{"vv", 0}, {"vh", 0}, {"blue", 0}};
     static const int wanted[] = {3, 4, 1};
     int index[8];
     size_t count;
@@ -106,7 +106,8 @@ static void test_bands(void **state)
 static void test_unnamed_bands(void **state)
 {
     (void)state;
-    static const char *const numbers[] = {"3", "2", "1", "4"}, *const mixed[] = {"1", "2", "nir"};
+    static const trn_band_offer numbers[] = {{"3", 0}, {"2", 0}, {"1", 0}, {"4", 0}},
+                                mixed[] = {{"1", 0}, {"2", 0}, {"nir", 0}};
     int index[12];
     size_t count;
     trn_error err = {0};
@@ -123,7 +124,8 @@ static void test_unnamed_bands(void **state)
     trn_text_free(&notes);
     trn_encoder_destroy(encoder);
     /* of the groups of Galileo any may be meant */
-    static const char *const twelve[] = {"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"};
+    static const trn_band_offer twelve[] = {{"1", 0}, {"2", 0}, {"3", 0}, {"4", 0},  {"5", 0},  {"6", 0},
+                                            {"7", 0}, {"8", 0}, {"9", 0}, {"10", 0}, {"11", 0}, {"12", 0}};
     encoder = make_encoder("galileo-nano", NULL, 0);
     assert_trn_fails(trn_encoder_choose_bands(encoder, twelve, 12, index, 12, &count, NULL, &err),
                      TRN_ERR_ARGUMENT, err, "at least one whole group");
@@ -133,7 +135,7 @@ static void test_unnamed_bands(void **state)
 static void test_other_bands(void **state)
 {
     (void)state;
-    static const char *const scene[] = {"a", "nir", "red", "b"};
+    static const trn_band_offer scene[] = {{"a", 0}, {"nir", 0}, {"red", 0}, {"b", 0}};
     const trn_setting any[] = {{"in_chans", "4"}};
     const trn_setting named[] = {{"in_chans", "2"},
                                  {"bands", "red, nir"},
@@ -249,8 +251,9 @@ static void test_build_errors(void **state)
     assert_trn_ok(trn_encoder_load(vit, weights, NULL, &err), err);
     assert_trn_ok(trn_encoder_load(galileo, weights, NULL, &err), err);
     expect_build_error(vit, TRN_SHAPE(1, 4, 32, 32), NULL, "reads 3 bands, and the windows have 4");
-    expect_build_error(vit, TRN_SHAPE(1, 3, 40, 40), NULL, "multiple of 16");
-    expect_build_error(vit, TRN_SHAPE(1, 3, 32, 64), NULL, "square windows");
+    expect_build_error(vit, TRN_SHAPE(1, 3, 40, 40), NULL, "multiples of 16");
+    expect_build_error(vit, TRN_SHAPE(1, 2, 3, 32, 32), NULL, "set up for 1 dates, and the image has 2");
+    expect_build_error(galileo, TRN_SHAPE(1, 12, 16, 32), NULL, "square windows");
     expect_build_error(vit, TRN_SHAPE(1, 3, 32, 32), &zscore, "needs means and deviations");
     expect_build_error(galileo, TRN_SHAPE(1, 12, 16, 16), &cls, "no class token");
     assert_trn_fails(trn_encoder_load(rcf, weights, NULL, &err), TRN_ERR_ARGUMENT, err, "takes no weights");

@@ -234,11 +234,12 @@ static void test_all_visible(void **state)
 
 /* ---- the encoder ---- */
 
-static const char *const sentinel2[] = {"coastal",  "blue",     "green", "red",   "rededge1",
-                                        "rededge2", "rededge3", "nir",   "nir08", "nir09",
-                                        "cirrus",   "swir16",   "swir22"};
+static const trn_band_offer sentinel2[] = {{"coastal", 0},  {"blue", 0},     {"green", 0},    {"red", 0},
+                                           {"rededge1", 0}, {"rededge2", 0}, {"rededge3", 0}, {"nir", 0},
+                                           {"nir08", 0},    {"nir09", 0},    {"cirrus", 0},   {"swir16", 0},
+                                           {"swir22", 0}};
 
-static trn_encoder *open_encoder(const char *const *bands, size_t band_count, const trn_setting *settings,
+static trn_encoder *open_encoder(const trn_band_offer *bands, size_t band_count, const trn_setting *settings,
                                  size_t count, trn_weights **weights, int *index, size_t *chosen,
                                  trn_text *notes)
 {
@@ -254,9 +255,9 @@ static void test_band_groups(void **state)
 {
     (void)state;
     static const int whole[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12};
-    static const char *const few[] = {"swir22", "red", "green", "nir", "vv"};
-    static const char *const radar[] = {"vh", "vv"};
-    static const char *const wrong[] = {"thermal", "pan", "vv"};
+    static const trn_band_offer few[] = {{"swir22", 0}, {"red", 0}, {"green", 0}, {"nir", 0}, {"vv", 0}};
+    static const trn_band_offer radar[] = {{"vh", 0}, {"vv", 0}};
+    static const trn_band_offer wrong[] = {{"thermal", 0}, {"pan", 0}, {"vv", 0}};
     int index[16];
     size_t count;
     trn_text notes = {0};
@@ -405,7 +406,7 @@ static void test_ndvi_of_nothing(void **state)
 static void test_only_present_groups(void **state)
 {
     (void)state;
-    static const char *const rgb[] = {"red", "green", "blue"};
+    static const trn_band_offer rgb[] = {{"red", 0}, {"green", 0}, {"blue", 0}};
     const trn_encode_options options = {.pool = TRN_FEATURES_MEAN};
     int index[16];
     size_t count;

@@ -126,8 +126,9 @@ static void test_position_resampling(void **state)
     for (size_t i = 0; i < TRN_COUNT(cases); i++) {
         staged s = {.graph = trn_graph_create()};
         trn_tensor *positions = trn_constant(s.graph, "table", TRN_SHAPE(1, 17, 48), table);
+        trn_grid_size from = {4, 4}, to = {cases[i].h, cases[i].w};
         staged_add(&s, cases[i].name,
-                   trn_vit_positions(s.graph, positions, 1, cases[i].h, cases[i].w, false));
+                   trn_resize_positions(s.graph, positions, 1, from, to, TRN_POSITIONS_TIMM));
         staged_run_reference(&s, NULL, 0);
         test_compare_golden("vit_posresample", cases[i].name, s.values[0], s.sizes[0], 1e-6);
         staged_run_device(&s, NULL, 0);
@@ -355,10 +356,10 @@ static void test_pools(void **state)
     trn_weights_close(weights);
 }
 
-static void test_layer(void **state)
+static void test_out_indices(void **state)
 {
     (void)state;
-    const trn_setting settings[] = {TINY, {"layer", "2"}, {"norm", "none"}};
+    const trn_setting settings[] = {TINY, {"out_indices", "1"}, {"norm", "none"}};
     trn_encoder *encoder = make_encoder("dinov2-small", settings, TRN_COUNT(settings));
     trn_weights *weights = open_weights(NULL);
     trn_error err = {0};
@@ -423,7 +424,7 @@ int main(void)
         cmocka_unit_test(test_conventions_agree),
         cmocka_unit_test(test_position_variants),
         cmocka_unit_test(test_pools),
-        cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_out_indices),
         cmocka_unit_test(test_normalisation),
         cmocka_unit_test(test_full_base),
     };
