@@ -124,6 +124,31 @@ static void json_text_is_escaped(void **state)
     trn_text_free(&text);
 }
 
+static void dates_are_read_and_found(void **state)
+{
+    (void)state;
+    trn_date d;
+    static const char *const good[] = {"2018-06-02", "20180602", "2018153"};
+    for (size_t i = 0; i < TRN_COUNT(good); i++) {
+        assert_true(trn_date_parse(good[i], &d));
+        assert_true(d.year == 2018 && d.month == 6 && d.day == 2 && d.day_of_year == 153);
+    }
+    static const char *const bad[] = {
+        "",        "2018",     "2018-6-2",    "20181301",  "2018-02-29",    "2018-06-02x", "2018366",
+        "2018000", "18000101", "2018-06-021", "201806021", "2018060212345", "2018--06-02"};
+    for (size_t i = 0; i < TRN_COUNT(bad); i++)
+        if (trn_date_parse(bad[i], &d)) fail_msg("'%s' is no date", bad[i]);
+    assert_true(trn_date_parse("2020-12-31", &d) && d.day_of_year == 366);
+    assert_true(trn_date_parse("2020366", &d) && d.month == 12 && d.day == 31);
+
+    assert_true(trn_date_find("HLS.S30.T15RXN.2018153T165849.v2.0.B02.tif", &d) && d.day_of_year == 153);
+    assert_true(trn_date_find("LC08_L2SP_044034_20130330_20200912_02_T1_SR_B4.TIF", &d) && d.month == 3);
+    assert_true(trn_date_find("T32TNS_20180602T101031_B04_10m.jp2", &d) && d.day == 2);
+    assert_true(trn_date_find("2018-06-02_B04.tif", &d) && d.month == 6);
+    assert_true(trn_date_find("x20180602101031.tif", &d) && d.day == 2);
+    assert_false(trn_date_find("L7_ETMs.tif", &d) || trn_date_find("120180602.tif", &d));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +160,7 @@ int main(void)
         cmocka_unit_test(half_floats_round_trip),
         cmocka_unit_test(outputs_appear_when_complete),
         cmocka_unit_test(json_text_is_escaped),
+        cmocka_unit_test(dates_are_read_and_found),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }
