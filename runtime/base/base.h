@@ -143,7 +143,9 @@ const char *trn_path_extension(const char *path); /* "tif" of "a.tif"; "" when t
 bool trn_path_exists(const char *path);
 bool trn_path_is_dir(const char *path);
 trn_status trn_make_dirs(const char *path, trn_error *err); /* like mkdir -p */
-/* $XDG_CACHE_HOME/terrane or ~/.cache/terrane, with `sub` below it, created. malloc'd; NULL with err set. */
+/* $XDG_CACHE_HOME/terrane or ~/.cache/terrane, with `sub` below it. malloc'd; NULL with err set. The second
+ * one creates it. */
+char *trn_cache_path(const char *sub, trn_error *err);
 char *trn_cache_dir(const char *sub, trn_error *err);
 /* Whole file, NUL-terminated (not counted in *size). Refuses more than max_bytes. malloc'd. */
 char *trn_read_file(const char *path, size_t max_bytes, size_t *size, trn_error *err);
@@ -179,6 +181,16 @@ uint64_t trn_splitmix64(uint64_t z);
 /* Number i of the deterministic stream `name`, in [-1,1), 24 bits, the same on every machine. */
 double trn_hash_uniform(uint64_t name_hash, uint64_t i);
 void trn_sha256(const void *data, size_t size, uint8_t digest[32]);
+/* The same over pieces: begin, update as often as wanted, end (which leaves the state as it is). */
+typedef struct trn_sha256_state {
+    uint32_t words[8];
+    uint64_t size;
+    uint8_t block[64]; /* the beginning of a block that is not full yet */
+} trn_sha256_state;
+void trn_sha256_begin(trn_sha256_state *state);
+void trn_sha256_update(trn_sha256_state *state, const void *data, size_t size);
+void trn_sha256_end(const trn_sha256_state *state, uint8_t digest[32]);
+void trn_sha256_text(const uint8_t digest[32], char text[65]); /* 64 hex digits */
 float trn_f16_to_f32(uint16_t h);
 uint16_t trn_f32_to_f16(float f); /* round to nearest even; overflow becomes infinity */
 float trn_bf16_to_f32(uint16_t h);

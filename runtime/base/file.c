@@ -65,7 +65,7 @@ trn_status trn_make_dirs(const char *path, trn_error *err)
     return status;
 }
 
-char *trn_cache_dir(const char *sub, trn_error *err)
+char *trn_cache_path(const char *sub, trn_error *err)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     trn_text path = {0};
@@ -82,8 +82,15 @@ char *trn_cache_dir(const char *sub, trn_error *err)
         trn_text_free(&path);
         return NULL;
     }
-    if (trn_make_dirs(path.data, err) != TRN_OK) trn_text_free(&path);
     return path.data;
+}
+
+char *trn_cache_dir(const char *sub, trn_error *err)
+{
+    char *path = trn_cache_path(sub, err);
+    if (!path || trn_make_dirs(path, err) == TRN_OK) return path;
+    free(path);
+    return NULL;
 }
 
 char *trn_read_file(const char *path, size_t max_bytes, size_t *size, trn_error *err)

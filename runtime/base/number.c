@@ -115,24 +115,58 @@ static void sha256_block(uint32_t state[8], const uint8_t *block)
         state[i] += s[i];
 }
 
+void trn_sha256_begin(trn_sha256_state *state)
+{
+    *state = (trn_sha256_state){.words = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f,
+                                          0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
+}
+
+void trn_sha256_update(trn_sha256_state *state, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+    size_t held = (size_t)(state->size % 64);
+    state->size += size;
+    if (held) {
+        size_t taken = TRN_MIN(size, 64 - held);
+        memcpy(state->block + held, bytes, taken);
+        if (held + taken < 64) return;
+        sha256_block(state->words, state->block);
+        bytes += taken;
+        size -= taken;
+    }
+    for (; size >= 64; size -= 64, bytes += 64)
+        sha256_block(state->words, bytes);
+    if (size) memcpy(state->block, bytes, size);
+}
+
+void trn_sha256_end(const trn_sha256_state *state, uint8_t digest[32])
+{
+    uint32_t words[8];
+    uint8_t tail[128] = {0};
+    size_t held = (size_t)(state->size % 64), tail_size = held < 56 ? 64 : 128;
+    memcpy(words, state->words, sizeof words);
+    if (held) memcpy(tail, state->block, held);
+    tail[held] = 0x80;
+    for (int i = 0; i < 8; i++)
+        tail[tail_size - 1 - (size_t)i] = (uint8_t)(state->size * 8 >> (8 * i));
+    sha256_block(words, tail);
+    if (tail_size == 128) sha256_block(words, tail + 64);
+    for (int i = 0; i < 32; i++)
+        digest[i] = (uint8_t)(words[i / 4] >> (24 - 8 * (i % 4)));
+}
+
 void trn_sha256(const void *data, size_t size, uint8_t digest[32])
 {
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    const uint8_t *bytes = data;
-    size_t left = size;
-    for (; left >= 64; left -= 64, bytes += 64)
-        sha256_block(state, bytes);
-    uint8_t tail[128] = {0};
-    if (left) memcpy(tail, bytes, left);
-    tail[left] = 0x80;
-    size_t tail_size = left < 56 ? 64 : 128;
-    for (int i = 0; i < 8; i++)
-        tail[tail_size - 1 - (size_t)i] = (uint8_t)((uint64_t)size * 8 >> (8 * i));
-    sha256_block(state, tail);
-    if (tail_size == 128) sha256_block(state, tail + 64);
+    trn_sha256_state state;
+    trn_sha256_begin(&state);
+    if (size) trn_sha256_update(&state, data, size);
+    trn_sha256_end(&state, digest);
+}
+
+void trn_sha256_text(const uint8_t digest[32], char text[65])
+{
     for (int i = 0; i < 32; i++)
-        digest[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
+        snprintf(text + 2 * i, 3, "%02x", digest[i]);
 }
 
 void trn_progress_report(const trn_progress *progress, const char *stage, uint64_t done, uint64_t total)

@@ -76,6 +76,20 @@ static void hashes_match_known_vectors(void **state)
     trn_sha256(million, 119, digest); /* padding crosses a block */
     static const uint8_t a119[4] = {0x31, 0xeb, 0xa5, 0x1c};
     assert_memory_equal(digest, a119, 4);
+    uint8_t pieces[32];
+    char text[65];
+    for (size_t step = 1; step <= 200; step += 7) { /* the same in pieces of any size */
+        trn_sha256_state state_;
+        trn_sha256_begin(&state_);
+        for (size_t at = 0; at < sizeof million; at += step)
+            trn_sha256_update(&state_, million + at, TRN_MIN(step, sizeof million - at));
+        trn_sha256(million, sizeof million, digest);
+        trn_sha256_end(&state_, pieces);
+        assert_memory_equal(pieces, digest, sizeof digest);
+    }
+    trn_sha256("abc", 3, digest);
+    trn_sha256_text(digest, text);
+    assert_string_equal(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 static void half_floats_round_trip(void **state)
