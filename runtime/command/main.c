@@ -5,8 +5,8 @@
 #include <string.h>
 
 static const trn_command *const commands[] = {
-    &embed_command,    &run_command,   &check_command,  &devices_command,
-    &selftest_command, &bench_command, &models_command, &version_command,
+    &embed_command, &run_command,    &check_command,      &devices_command, &selftest_command,
+    &bench_command, &models_command, &synthesize_command, &version_command,
 };
 
 static const trn_command *find_command(const char *name)

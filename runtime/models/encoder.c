@@ -375,16 +375,11 @@ static bool has_param(void *user, const char *name)
     return trn_weights_find(encoder->weights, name) != NULL;
 }
 
-typedef struct wanted {
-    const char *name;
-    trn_shape shape;
-} wanted;
-
 /* What a model asked for while its graph was built for nothing else. */
 typedef struct wanted_list {
     const trn_encoder *encoder;
     trn_arena *arena;
-    wanted *items;
+    trn_wanted *items;
     size_t count, capacity;
     bool failed;
 } wanted_list;
@@ -399,7 +394,7 @@ static void note_wanted(void *user, const char *name, const trn_shape *shape)
         list->failed = true;
         return;
     }
-    list->items[list->count++] = (wanted){copy, *shape};
+    list->items[list->count++] = (trn_wanted){copy, *shape};
 }
 
 static bool list_has(void *user, const char *name)
@@ -449,7 +444,19 @@ static trn_status collect_wanted(trn_encoder *encoder, wanted_list *list, trn_er
     encoder->parameters = kept;
     trn_graph_destroy(graph);
     if (status == TRN_OK && list->failed)
-        return trn_fail_memory(err, list->capacity * sizeof(wanted), "names");
+        return trn_fail_memory(err, list->capacity * sizeof(trn_wanted), "names");
+    return status;
+}
+
+trn_status trn_encoder_wanted(trn_encoder *encoder, trn_wanted **items, size_t *count, trn_error *err)
+{
+    wanted_list list = {.encoder = encoder, .arena = encoder->arena};
+    trn_status status = collect_wanted(encoder, &list, err);
+    *items = list.items;
+    *count = list.count;
+    if (status == TRN_OK) return TRN_OK;
+    free(list.items);
+    *items = NULL;
     return status;
 }
 
@@ -474,7 +481,7 @@ static trn_status check_wanted(const trn_encoder *encoder, const wanted_list *li
     trn_text problems = {0};
     size_t missing = 0, misshaped = 0;
     for (size_t i = 0; i < list->count; i++) {
-        const wanted *item = &list->items[i];
+        const trn_wanted *item = &list->items[i];
         const trn_weight *weight = trn_weights_find(encoder->weights, item->name);
         if (weight && shape_matches(weight, &item->shape)) continue;
         size_t seen = missing + misshaped;

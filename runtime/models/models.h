@@ -140,6 +140,15 @@ typedef struct trn_features {
 trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                              const trn_encode_options *options, trn_features *out, trn_error *err);
 
+/* ---- checkpoints made up ---- */
+
+/* Writes a checkpoint of made-up weights (the rule of trn_weights_open_synthetic) that trn_encoder_load takes
+ * for the encoder of this name and these settings, wrapped as its published file is: PyTorch's container, or
+ * safetensors when the path ends so. For trying and measuring without downloads. One tensor is in memory at a
+ * time. progress may be NULL. */
+trn_status trn_model_write_synthetic(const char *name, const trn_setting *settings, size_t count,
+                                     const char *path, const trn_progress *progress, trn_error *err);
+
 /* ---- self-test ---- */
 
 /* A tiny configuration of each family with synthetic weights, for selftest and tests: builds graph, with

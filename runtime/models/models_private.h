@@ -125,6 +125,15 @@ size_t trn_encoder_channel_count(const trn_encoder *encoder);
 /* Index into spec.bands of channel i. */
 int trn_encoder_channel_band(const trn_encoder *encoder, size_t i);
 
+/* A tensor that the encoder's graph asks its weights for. */
+typedef struct trn_wanted {
+    const char *name;
+    trn_shape shape;
+} trn_wanted;
+/* All of them, pooled and dense, for the bands chosen and the weights loaded before. items is malloc'd, the
+ * names are the encoder's. */
+trn_status trn_encoder_wanted(trn_encoder *encoder, trn_wanted **items, size_t *count, trn_error *err);
+
 /* trn_encoder_build with a look at the stages, for tests. */
 trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                                     const trn_encode_options *options, trn_features *out,

@@ -94,16 +94,33 @@ void trn_weights_report_text(const trn_weights *weights, size_t max_names, trn_t
 
 /* ---- writing ---- */
 
-/* Writes a safetensors file (float32), atomically. metadata: pairs key, value, ended by NULL; may be NULL.
- * Names must be unique. */
+/* A tensor to write, as float32. data [product of shape]; NULL: trn_write_options.fill makes the values when
+ * their turn comes, so that a checkpoint larger than memory can be written. */
 typedef struct trn_weight_data {
     const char *name;
     int ndim;
     int64_t shape[TRN_WEIGHTS_MAX_DIMS];
     const float *data;
 } trn_weight_data;
+
+typedef struct trn_write_options {
+    const char *const *metadata; /* safetensors: pairs key, value, ended by NULL; may be NULL */
+    /* PyTorch: key under which the weights lie beside an epoch, as training code saves them ("model"; '/'
+     * goes down further); NULL: the file is the dictionary of tensors itself. */
+    const char *wrapper;
+    const char *prefix; /* put before every name; NULL: none */
+    trn_status (*fill)(void *user, const trn_weight_data *tensor, float *out, trn_error *err);
+    void *user;
+    const trn_progress *progress; /* told of tensors done; cancelling leaves no file; may be NULL */
+} trn_write_options;
+
+/* Writes a safetensors file, atomically. Names must be unique. options may be NULL. */
 trn_status trn_weights_write(const char *path, const trn_weight_data *tensors, size_t count,
-                             const char *const *metadata, trn_error *err);
+                             const trn_write_options *options, trn_error *err);
+/* Writes a zip checkpoint of PyTorch (torch.load reads it), atomically: members stored, their data aligned to
+ * 64 bytes, 64-bit sizes where they are needed. */
+trn_status trn_weights_write_torch(const char *path, const trn_weight_data *tensors, size_t count,
+                                   const trn_write_options *options, trn_error *err);
 
 #ifdef __cplusplus
 }

@@ -261,11 +261,12 @@ static void written_files_read_back(void **state)
     const trn_weight_data tensors[] = {
         {"b.\"quoted\"", 2, {2, 3}, a}, {"empty", 2, {0, 4}, NULL}, {"scalar", 0, {0}, s}};
     const char *const metadata[] = {"format", "pt", "made by", "terrane \\ \"test\"", NULL};
+    const trn_write_options options = {.metadata = metadata};
     char *path = test_path(test_temp_dir(), "w.safetensors");
     trn_error err = {0};
     trn_weights *weights;
     float values[6];
-    assert_trn_ok(trn_weights_write(path, tensors, 3, metadata, &err), err);
+    assert_trn_ok(trn_weights_write(path, tensors, 3, &options, &err), err);
     assert_trn_ok(trn_weights_open(path, NULL, &weights, &err), err);
     assert_int_equal(trn_weights_count(weights), 3);
     assert_trn_ok(trn_weights_read(weights, "b.\"quoted\"", (int64_t[]){2, 3}, 2, values, &err), err);
