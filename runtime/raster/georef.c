@@ -13,21 +13,32 @@ enum {
     MAX_ASCII = 1 << 20,
 };
 
-/* Value of a key that is stored in the directory itself; -1 when absent. */
-static int geo_key(const trn_georef *georef, int wanted)
+/* The entry of a key, four numbers, or NULL. */
+static const uint16_t *find_key(const trn_georef *georef, int wanted)
 {
     size_t entries = georef->key_count >= 4 ? georef->keys[3] : 0;
     entries = TRN_MIN(entries, (size_t)(georef->key_count / 4 - (georef->key_count >= 4)));
-    for (size_t i = 1; i <= entries; i++) {
-        const uint16_t *key = georef->keys + 4 * i;
-        if (key[0] == wanted && key[1] == 0) return key[3];
-    }
-    return -1;
+    for (size_t i = 1; i <= entries; i++)
+        if (georef->keys[4 * i] == wanted) return georef->keys + 4 * i;
+    return NULL;
+}
+
+int georef_key(const trn_georef *georef, int wanted)
+{
+    const uint16_t *key = find_key(georef, wanted);
+    return key && key[1] == 0 ? key[3] : -1;
+}
+
+double georef_number(const trn_georef *georef, int wanted, double otherwise)
+{
+    const uint16_t *key = find_key(georef, wanted);
+    bool stored = key && key[1] == TRN_TIFF_GEO_DOUBLES && key[2] >= 1 && key[3] < georef->double_count;
+    return stored && isfinite(georef->double_params[key[3]]) ? georef->double_params[key[3]] : otherwise;
 }
 
 bool trn_georef_is_point(const trn_georef *georef)
 {
-    return georef->has_crs && geo_key(georef, KEY_RASTER_TYPE) == RASTER_PIXEL_IS_POINT;
+    return georef->has_crs && georef_key(georef, KEY_RASTER_TYPE) == RASTER_PIXEL_IS_POINT;
 }
 
 static bool all_finite(const double *values, size_t count)
@@ -88,8 +99,8 @@ static trn_status read_keys(raster_source *source, trn_arena *arena, trn_error *
         georef->ascii_params = trn_arena_strdup(arena, ascii);
         if (!georef->ascii_params) goto no_memory;
     }
-    int code = geo_key(georef, KEY_PROJECTED);
-    if (code <= 0 || code == 32767) code = geo_key(georef, KEY_GEOGRAPHIC);
+    int code = georef_key(georef, KEY_PROJECTED);
+    if (code <= 0 || code == 32767) code = georef_key(georef, KEY_GEOGRAPHIC);
     georef->epsg = code > 0 && code < 32767 ? code : 0;
     return TRN_OK;
 no_memory:
@@ -128,8 +139,8 @@ static bool same_crs(const trn_georef *a, const trn_georef *b)
            !strcmp(x, y);
 }
 
-bool georef_agrees(const trn_georef *a, const trn_georef *b, int64_t width, int64_t height,
-                   const char **difference)
+bool trn_georef_agrees(const trn_georef *a, const trn_georef *b, int64_t width, int64_t height,
+                       const char **difference)
 {
     *difference = "CRS";
     if (a->has_crs != b->has_crs || (a->has_crs && !same_crs(a, b))) return false;

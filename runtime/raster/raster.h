@@ -26,6 +26,26 @@ typedef struct trn_georef {
     int epsg; /* projected or geographic code when given, else 0 */
 } trn_georef;
 
+/* Same place and CRS, to a hundredth of a pixel over the whole scene. Says what differs. */
+bool trn_georef_agrees(const trn_georef *a, const trn_georef *b, int64_t width, int64_t height,
+                       const char **difference);
+
+/* Finds latitudes and longitudes (degrees, WGS 84) of places in a scene, through PROJ. The CRS is the EPSG
+ * code; or well-known text among the ASCII parameters; or, for files that spell their projection out, what
+ * the geo keys say (Transverse Mercator and UTM, Lambert conformal and azimuthal, Albers, polar
+ * stereographic, sinusoidal). Thread-safety: one thread at a time per locator. */
+typedef struct trn_locator trn_locator;
+/* TRN_ERR_ARGUMENT: the scene has no georeference; TRN_ERR_UNSUPPORTED: its CRS is not known here;
+ * TRN_ERR_IO: PROJ's database is missing. */
+trn_status trn_locator_create(const trn_georef *georef, trn_locator **out, trn_error *err);
+/* Pixel coordinates: (0, 0) is the outer corner of the first pixel, (0.5, 0.5) its centre. */
+trn_status trn_locator_find(trn_locator *locator, double x_pixel, double y_pixel, double *latitude,
+                            double *longitude, trn_error *err);
+void trn_locator_destroy(trn_locator *locator); /* NULL is fine */
+/* The same for one place. */
+trn_status trn_georef_locate(const trn_georef *georef, double x_pixel, double y_pixel, double *latitude,
+                             double *longitude, trn_error *err);
+
 /* ---- scenes ---- */
 
 typedef enum trn_sample_type {
@@ -43,6 +63,7 @@ typedef enum trn_sample_type {
 typedef struct trn_scene_band {
     const char *name; /* see trn_scene_open */
     const char *file;
+    const char *description; /* what the file itself calls it, or NULL */
     trn_sample_type type;
     double scale, offset; /* GDAL_METADATA scale/offset of the band; 1 and 0 when absent */
     bool has_nodata;
@@ -56,6 +77,7 @@ typedef struct trn_scene_info {
     trn_georef georef;
     const trn_sensor *sensor; /* NULL when not given */
     const char *name;         /* file name of the first file without extension */
+    const char *date_time;    /* TIFF tag DateTime of the first file, "2018:06:02 16:58:49", or NULL */
 } trn_scene_info;
 
 typedef struct trn_scene_options {
@@ -89,6 +111,13 @@ typedef struct trn_scene trn_scene;
 trn_status trn_scene_open(const char *const *paths, size_t count, const trn_scene_options *options,
                           trn_scene **out, trn_error *err);
 void trn_scene_close(trn_scene *scene); /* NULL is fine */
+/* Splits files into the dates of a series: files [count] gets how many files each date has, in order, *dates
+ * how many dates there are. A file begins the next date when one of its bands is already among those of the
+ * current one: by sensor, description or file name ("..._B04.tif"). Without a sensor, files of several bands
+ * that nothing names repeat one another when their numbers of bands are equal. When options->band_names is
+ * given, a date is full when it has as many bands as there are names. Every file is opened once. */
+trn_status trn_scene_split_dates(const char *const *paths, size_t count, const trn_scene_options *options,
+                                 size_t *files, size_t *dates, trn_error *err);
 const trn_scene_info *trn_scene_get_info(const trn_scene *scene);
 /* Index of a band by own name, alias or common name; -1 with err listing what the scene has. */
 int trn_scene_find_band(const trn_scene *scene, const char *name, trn_error *err);

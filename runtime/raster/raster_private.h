@@ -40,6 +40,7 @@ typedef struct raster_source {
     double nodata;
     source_band *bands; /* [samples] */
     trn_georef georef;
+    const char *date_time; /* of the TIFF tag, or NULL */
 
     trn_tiff tiff;              /* handle is NULL for images */
     bool packed;                /* 8 samples of a bit to a byte; unpacked to bytes as blocks are decoded */
@@ -74,9 +75,10 @@ trn_status image_source_open_png(raster_source *source, const uint8_t *data, siz
 
 /* georef.c: reads the geo tags of an open TIFF. */
 trn_status georef_read(raster_source *source, trn_arena *arena, trn_error *err);
-/* Same place and CRS, to a hundredth of a pixel over the whole scene. Says what differs. */
-bool georef_agrees(const trn_georef *a, const trn_georef *b, int64_t width, int64_t height,
-                   const char **difference);
+/* Value of a key that is stored in the directory itself; -1 when absent. */
+int georef_key(const trn_georef *georef, int wanted);
+/* Value of a key that is a floating point number. */
+double georef_number(const trn_georef *georef, int wanted, double otherwise);
 
 /* gdal_metadata.c: fills the bands' descriptions, scales and offsets from GDAL's XML; what is not understood
  * is passed over. */

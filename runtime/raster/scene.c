@@ -84,7 +84,7 @@ static trn_status check_agreement(const raster_source *first, const raster_sourc
             first->path, (long long)first->width, (long long)first->height, other->path,
             (long long)other->width, (long long)other->height);
     const char *difference;
-    if (georef_agrees(&first->georef, &other->georef, first->width, first->height, &difference))
+    if (trn_georef_agrees(&first->georef, &other->georef, first->width, first->height, &difference))
         return TRN_OK;
     return trn_fail(
         err, TRN_ERR_ARGUMENT,
@@ -124,6 +124,7 @@ static trn_status place_bands(trn_scene *scene, const trn_scene_options *options
             scene->places[next] = (struct scene_place){source, i};
             scene->bands[next++] = (trn_scene_band){
                 .file = source->path,
+                .description = source->bands[i].implied ? NULL : source->bands[i].description,
                 .type = source->type,
                 .scale = source->bands[i].scale,
                 .offset = source->bands[i].offset,
@@ -291,7 +292,8 @@ static trn_status finish_open(trn_scene *scene, const trn_scene_options *options
                                    .height = first->height,
                                    .georef = first->georef,
                                    .sensor = options->sensor,
-                                   .name = stem};
+                                   .name = stem,
+                                   .date_time = first->date_time};
     trn_status status = place_bands(scene, options, false, err);
     if (status == TRN_OK) status = settle_alpha(scene, options, err);
     return status == TRN_OK ? name_bands(scene, options, err) : status;

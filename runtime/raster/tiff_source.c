@@ -172,6 +172,16 @@ static trn_status read_band_metadata(raster_source *source, trn_arena *arena, tr
     return bad_file(source, err, "its GDAL_METADATA is longer than 16 MiB");
 }
 
+static trn_status read_date_time(raster_source *source, trn_arena *arena, trn_error *err)
+{
+    enum { MAX_DATE_TIME = 64 };
+    char *text;
+    if (!TIFFGetField(source->tiff.handle, TIFFTAG_DATETIME, &text) || !text) return TRN_OK;
+    if (strlen(text) > MAX_DATE_TIME) return TRN_OK;
+    source->date_time = trn_arena_strdup(arena, text);
+    return source->date_time ? TRN_OK : trn_fail_memory(err, strlen(text), "the date of a file");
+}
+
 /* The first sample that the file calls alpha, or none. Only reading settles whether it is a band after all:
  * many writers call the fourth of four bands so, whatever it holds. */
 static void find_alpha(raster_source *source)
@@ -285,6 +295,7 @@ trn_status tiff_source_open(raster_source *source, trn_arena *arena, bool from_m
     if ((status = read_block_shape(source, err)) != TRN_OK) goto fail;
     if ((status = read_band_metadata(source, arena, err)) != TRN_OK) goto fail;
     if ((status = georef_read(source, arena, err)) != TRN_OK) goto fail;
+    if ((status = read_date_time(source, arena, err)) != TRN_OK) goto fail;
     if ((status = open_mask(source, arena, from_memory, err)) != TRN_OK) goto fail;
     read_nodata(source);
     find_alpha(source);
