@@ -92,6 +92,60 @@ typedef struct trn_load_report {
 trn_load_report trn_weights_report(const trn_weights *weights);
 void trn_weights_report_text(const trn_weights *weights, size_t max_names, trn_text *out);
 
+/* ---- the store ---- */
+
+/* Downloaded files, one folder for each name: STORE/NAME/FILE, beside it manifest.json (address, size,
+ * SHA-256 and date of the first download) and, while a download is under way, FILE.part with FILE.part.json.
+ */
+
+/* $TERRANE_MODELS, or "models" in the cache folder (XDG_CACHE_HOME). Not created. malloc'd; NULL with err
+ * set. */
+char *trn_store_dir(trn_error *err);
+
+typedef struct trn_stored {
+    char *path; /* malloc'd; NULL: not in the store */
+    char *url;  /* malloc'd; where it came from */
+    uint64_t bytes;
+    char sha256[65], date[32]; /* of the first download: "2026-03-01T12:00:00Z" */
+    /* by trn_store_pull: */
+    bool was_there;       /* nothing was fetched */
+    uint64_t resumed_at;  /* where an earlier download was continued; 0: from the start */
+    uint64_t transferred; /* bytes that came over the network */
+} trn_stored;
+void trn_stored_free(trn_stored *stored); /* frees what it holds and zeroes it */
+
+/* The file that the store has under this name; TRN_OK with path NULL when it has none. A file that is not as
+ * long as its manifest says, or a damaged manifest, is TRN_ERR_FORMAT and says to pull again. Reads no data.
+ */
+trn_status trn_store_find(const char *name, trn_stored *out, trn_error *err);
+
+typedef struct trn_pull_options {
+    const char *name; /* letters, digits, ".", "_", "-", "+"; not beginning with a dot */
+    const char *url;  /* https:// or http://; its last part names the file */
+    /* Hex digits the file must have: all 64, or at least 8 of their beginning. NULL: the first download
+     * records them, later ones must have the same. */
+    const char *sha256;
+    uint64_t bytes;               /* it must have; 0: not known */
+    bool force;                   /* download although it is there */
+    const trn_progress *progress; /* told of bytes; cancelling keeps the part; may be NULL */
+    void (*note)(void *user, trn_log_level level, const char *text); /* may be NULL */
+    void *note_user;
+    /* 0 is the usual value: */
+    int tries;                          /* 8; cut or stalled transfers go on where they stopped */
+    int backoff_ms;                     /* 1000; before the second try, twice as long before each next one */
+    int connect_seconds, stall_seconds; /* 30 to connect; 60 without data end a try */
+} trn_pull_options;
+
+/* Downloads into the store, or finds the file there and checks it. It appears under its name complete, with
+ * the right digits and on disk, or not at all; what came of a cut or cancelled download is kept and continued
+ * by the next call where the server allows it. TRN_ERR_FORMAT: wrong digits or size (the download is
+ * removed); TRN_ERR_IO: network, server, disk, or another pull of the same name is under way. *out:
+ * trn_stored_free. */
+trn_status trn_store_pull(const trn_pull_options *options, trn_stored *out, trn_error *err);
+/* Whether an address may be fetched: http or https, no password in it, and, when `from` redirects there
+ * (NULL: the user names it), not from https to http. */
+trn_status trn_store_check_url(const char *url, const char *from, trn_error *err);
+
 /* ---- writing ---- */
 
 /* A tensor to write, as float32. data [product of shape]; NULL: trn_write_options.fill makes the values when
