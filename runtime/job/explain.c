@@ -8,7 +8,7 @@ static void explain_scene(const job_plan *plan, trn_text *out)
     const trn_scene_info *info = plan->info;
     if (plan->images)
         trn_text_printf(out, "input     %lld images, fed as %d x %d pixels\n", (long long)plan->windows,
-                        plan->tile, plan->tile);
+                        plan->width, plan->height);
     else
         trn_text_printf(out, "input     scene '%s', %lld x %lld pixels, %zu bands\n", info->name,
                         (long long)info->width, (long long)info->height, info->band_count);
@@ -44,7 +44,7 @@ static void explain_encoder(const job_plan *plan, const planned_encoder *member,
     trn_text lines = {0};
     trn_text_printf(out, "encoder   %s (%s), stride %d, %d channels\n", member->spec->name,
                     member->spec->family, member->spec->stride, member->spec->channels);
-    if (member->wish->weights) trn_text_printf(out, "            weights %s\n", member->wish->weights);
+    if (member->weights) trn_text_printf(out, "            weights %s\n", trn_weights_path(member->weights));
     trn_encoder_describe(member->encoder, &lines);
     trn_text_add(out, "            ");
     for (const char *c = trn_text_get(&lines); *c; c++) {

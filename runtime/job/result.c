@@ -48,8 +48,8 @@ static void add_scene(const job_plan *plan, trn_text *out)
     }
     trn_text_printf(out, "],\n    \"images\": %lld,\n    \"width\": %lld,\n    \"height\": %lld,\n",
                     (long long)(plan->images ? plan->windows : 0),
-                    (long long)(plan->images ? plan->tile : info->width),
-                    (long long)(plan->images ? plan->tile : info->height));
+                    (long long)(plan->images ? plan->width : info->width),
+                    (long long)(plan->images ? plan->height : info->height));
     trn_text_add(out, "    \"sensor\": ");
     trn_text_json(out, plan->sensor ? plan->sensor->name : NULL);
     trn_text_add(out, ",\n    \"crs\": ");
@@ -78,12 +78,11 @@ static void add_weights(const char *path, trn_text *out)
     trn_error ignored = {0};
     if (info.st_size <= HASH_LIMIT && trn_map_file(path, &file, &ignored) == TRN_OK) {
         uint8_t digest[32];
+        char digits[65];
         trn_sha256(file.data, file.size, digest);
+        trn_sha256_text(digest, digits);
         trn_unmap_file(&file);
-        trn_text_add(out, ", \"sha256\": \"");
-        for (size_t i = 0; i < sizeof digest; i++)
-            trn_text_printf(out, "%02x", digest[i]);
-        trn_text_add(out, "\"");
+        trn_text_printf(out, ", \"sha256\": \"%s\"", digits);
     }
     trn_text_add(out, "}");
 }
@@ -146,7 +145,7 @@ static void add_encoder(const job_plan *plan, const planned_encoder *member, trn
         add_number(out, (double)member->offset[c]);
     }
     trn_text_add(out, "],\n     \"weights\": ");
-    add_weights(member->wish->weights, out);
+    add_weights(member->weights ? trn_weights_path(member->weights) : NULL, out);
     trn_text_add(out, ",\n     \"configuration\": ");
     add_configuration(member->encoder, out);
     trn_text_add(out, "}");
@@ -188,7 +187,7 @@ static void add_figures(const job_plan *plan, const job_engine *engine, const tr
                     "\"megapixels\": %.6g, \"megapixels_per_second\": %.6g, \"tile\": %d, \"overlap\": %d, "
                     "\"batch\": %d},\n",
                     result->megapixels, result->seconds > 0 ? result->megapixels / result->seconds : 0,
-                    plan->tile, plan->tiling.overlap, engine->batch);
+                    plan->width, plan->tiling.overlap, engine->batch);
 }
 
 trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine *engine,
