@@ -3,7 +3,8 @@
  * Tokens are one per date and group of bands, and one of the place. The groups that images do not bring
  * (weather, terrain, land cover) and those of which the scene lacks a band are left out, which is what the
  * original does with masked groups. It always knows the place; where the caller does not, that token is left
- * out too, because every latitude and longitude would be a claim. */
+ * out too, because every latitude and longitude would be a claim. A window's place is that of all its pixels.
+ */
 #include "models_private.h"
 
 #include <math.h>

@@ -148,7 +148,8 @@ static void test_all_groups(void **state)
     compare_case(&c, NULL);
 }
 
-/* Other sizes, groups missing, no place, and pixels whose NDVI has no meaning. */
+/* Other sizes, groups missing, dates that do not follow by the month, no place, and pixels whose NDVI has no
+ * meaning. */
 static void test_some_groups(void **state)
 {
     (void)state;
@@ -158,13 +159,13 @@ static void test_some_groups(void **state)
                                     {"mlp_ratio", "2"},
                                     {"channel_embed_ratio", "0.3"},
                                     {"month_embed_ratio", "0.2"},
-                                    {"max_sequence_length", "6"},
-                                    {"month", "6"}};
+                                    {"max_sequence_length", "6"}};
     const presto_case c = {.id = "presto_tiny_optical",
                            .scene = OFFER(optical),
                            .settings = settings,
                            .setting_count = TRN_COUNT(settings),
-                           .blocks = 3};
+                           .blocks = 3,
+                           .by_date = true};
     compare_case(&c, NULL);
 }
 
