@@ -7,9 +7,9 @@
 typedef struct embed_values {
     common_values common;
     const char *model, *weights, *wrapper, *sensor, *device, *compression;
-    text_list config, bands, band_names, outputs;
-    int tile, overlap, batch, pool, normalize, unit, resize, cell;
-    number_value scale, offset, nodata;
+    text_list config, bands, band_names, outputs, dates, location;
+    int tile, overlap, batch, pool, normalize, unit, resize, cell, date;
+    number_value scale, offset, nodata, display;
     uint64_t memory_limit;
     bool remove_position, strict, explain, each, float16;
 } embed_values;
@@ -57,6 +57,25 @@ static const trn_option options[] = {
      .offset = AT(band_names),
      .placeholder = "LIST",
      .help = "names for the file's bands in order, when file and sensor do not tell"},
+    {.name = "dates",
+     .kind = OPTION_COMMAS,
+     .offset = AT(dates),
+     .placeholder = "LIST",
+     .help = "when the dates of the scene were taken (2018-01-28,2018-06-02,...); default: from the files' "
+             "names, "
+             "else their DateTime tag"},
+    {.name = "date",
+     .kind = OPTION_INT,
+     .offset = AT(date),
+     .placeholder = "N",
+     .min = 1,
+     .max = 366,
+     .help = "which date of a series the encoder sees, from 1; default: all of them"},
+    {.name = "location",
+     .kind = OPTION_COMMAS,
+     .offset = AT(location),
+     .placeholder = "LAT,LON",
+     .help = "place of the scene in degrees, for encoders that look at it; default: by its georeference"},
     {.name = "tile",
      .letter = 't',
      .kind = OPTION_INT,
@@ -120,6 +139,13 @@ static const trn_option options[] = {
      .offset = AT(unit),
      .choices = units,
      .help = "what scale and offset lead to; auto means reflectance when --scale is given"},
+    {.name = "display",
+     .kind = OPTION_NUMBER,
+     .offset = AT(display),
+     .placeholder = "X",
+     .help = "for encoders of display bytes over scenes of reflectance: the reflectance that becomes 255, "
+             "such as "
+             "0.3; values are held within 0 to 255"},
     {.name = "nodata",
      .kind = OPTION_NUMBER,
      .offset = AT(nodata),
@@ -163,7 +189,35 @@ static trn_status check_values(const embed_values *values, trn_error *err)
         return trn_fail(err, TRN_ERR_ARGUMENT, "no output: give -o FILE (.tif, .npy or .png)");
     if (values->offset.given && !values->scale.given)
         return trn_fail(err, TRN_ERR_ARGUMENT, "--offset needs --scale");
+    if (values->display.given && !(values->display.value > 0))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "--display is %g; wanted a reflectance above 0, such as 0.3",
+                        values->display.value);
     return TRN_OK;
+}
+
+static trn_status read_dates(const text_list *texts, trn_arena *arena, trn_job_scene *scene, trn_error *err)
+{
+    trn_date *dates = trn_arena_array(arena, texts->count + 1, sizeof *dates);
+    if (!dates) return trn_fail_memory(err, texts->count * sizeof *dates, "dates");
+    for (size_t i = 0; i < texts->count; i++)
+        if (!trn_date_parse(texts->items[i], &dates[i]))
+            return trn_fail(err, TRN_ERR_ARGUMENT, "--dates: '%s' is no date; wanted one such as 2018-06-02",
+                            texts->items[i]);
+    scene->acquired = texts->count ? dates : NULL;
+    scene->acquired_count = texts->count;
+    return TRN_OK;
+}
+
+static trn_status read_location(const text_list *texts, trn_job_scene *scene, trn_error *err)
+{
+    if (!texts->count) return TRN_OK;
+    scene->has_location = texts->count == 2 && trn_parse_double(texts->items[0], &scene->latitude) &&
+                          trn_parse_double(texts->items[1], &scene->longitude);
+    return scene->has_location
+               ? TRN_OK
+               : trn_fail(
+                     err, TRN_ERR_ARGUMENT,
+                     "--location wants latitude and longitude in degrees, such as --location=-33.9,18.4");
 }
 
 static trn_job_scene describe_scene(const embed_values *values)
@@ -203,6 +257,9 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
         goto fail;
     }
     status = options_settings(&values->config, arena, &settings, err);
+    trn_job_scene scene = describe_scene(values);
+    if (status == TRN_OK) status = read_dates(&values->dates, arena, &scene, err);
+    if (status == TRN_OK) status = read_location(&values->location, &scene, err);
     if (status != TRN_OK) goto fail;
     for (size_t i = 0; i < values->outputs.count; i++) {
         bool preview = !strcmp(trn_path_extension(values->outputs.items[i]), "png");
@@ -223,9 +280,11 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
         .normalize = (trn_normalize)values->normalize,
         .pool = (trn_feature_pool)values->pool,
         .remove_position = values->remove_position,
+        .date = values->date,
+        .display = values->display.given ? values->display.value : 0,
     };
     trn_embed_job job = {
-        .scene = describe_scene(values),
+        .scene = scene,
         .encoders = &encoder,
         .encoder_count = 1,
         .compose = {.cell = values->cell},
@@ -253,7 +312,9 @@ const trn_command embed_command = {
     .details =
         "Embeds a scene with one encoder. SCENE is a GeoTIFF, several files of one scene (their bands follow "
         "each "
-        "other), or a folder of images, each of which gives one vector. The output of a scene is a grid of "
+        "other; a file whose bands are there already begins the next date of a series), or a folder of "
+        "images, "
+        "each of which gives one vector. The output of a scene is a grid of "
         "vectors on the scene's own coordinates; cells without data are NaN. Nothing appears under the "
         "output's "
         "name before it is complete.",

@@ -149,6 +149,18 @@ static trn_tensor *pick_date(trn_graph *graph, trn_tensor *image, const trn_memb
     return trn_reshape(graph, one, TRN_SHAPE(s->dim[0], s->dim[2], s->dim[3], s->dim[4]));
 }
 
+/* x [..,C,h,w] held within the member's limits of each channel. */
+static trn_tensor *hold_within(trn_graph *graph, trn_tensor *x, const trn_member *member)
+{
+    if (!member->low || !member->high) return x;
+    trn_shape shape = TRN_SHAPE((int64_t)member->channel_count, 1, 1);
+    x = trn_max(graph, x, trn_constant(graph, "low", shape, member->low));
+    trn_tensor *high = trn_constant(graph, "high", shape, member->high);
+    /* min(a, b) = -max(-a, -b) */
+    return trn_affine(graph, trn_max(graph, trn_affine(graph, x, -1, 0), trn_affine(graph, high, -1, 0)), -1,
+                      0);
+}
+
 /* The features of one window of a single colour, the member's blank, in the shape of the member's image:
  * known when the graph is compiled. */
 static trn_status build_blank(trn_graph *graph, const trn_tensor *like, const trn_member *member,
@@ -163,6 +175,7 @@ static trn_status build_blank(trn_graph *graph, const trn_tensor *like, const tr
     trn_tensor *image = shape.ndim == 5 ? trn_reshape(graph, colour, TRN_SHAPE(1, 1, -1, 1, 1))
                                         : trn_reshape(graph, colour, TRN_SHAPE(1, -1, 1, 1));
     image = trn_expand(graph, image, shape);
+    if (image) image = hold_within(graph, image, member);
     if (!image) return trn_graph_status(graph, err);
     return trn_encoder_build(member->encoder, graph, image, &options, features, err);
 }
@@ -185,6 +198,7 @@ static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_me
     common_grid grid = {cell, trn_tensor_dim(image, -2) / cell, trn_tensor_dim(image, -1) / cell};
     trn_tensor *x = pick_date(graph, image, member);
     if (x) x = pick_channels(graph, x, member);
+    if (x) x = hold_within(graph, x, member);
     if (!x) return trn_graph_status(graph, err);
     trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, &features, err);
     if (status == TRN_OK && member->blank && !features.pooled)

@@ -25,6 +25,8 @@ typedef struct trn_member {
      * differences from those of that image, cell by cell: transformers keep where in the window a cell lies,
      * often stronger than what is there. */
     const float *blank;
+    /* [channel_count] stored values are held within these first, or both NULL */
+    const float *low, *high;
 } trn_member;
 
 typedef struct trn_compose_options {

@@ -13,15 +13,27 @@ static trn_feature_pool member_pool(const job_plan *plan, const planned_encoder 
     return member->wish->pool == TRN_FEATURES_CLS ? TRN_FEATURES_CLS : TRN_FEATURES_MEAN;
 }
 
-static void describe_members(const job_plan *plan, trn_member *members)
+const char *job_location_input(const job_plan *plan, size_t member, char *buffer)
 {
+    if (!plan->located || plan->encoders[member].spec->location_values < 1) return NULL;
+    snprintf(buffer, 32, "location.%zu", member);
+    return buffer;
+}
+
+static void describe_members(const job_plan *plan, trn_graph *graph, int batch, trn_member *members)
+{
+    char name[32];
     for (size_t i = 0; i < plan->encoder_count; i++) {
         const planned_encoder *member = &plan->encoders[i];
+        const char *location = job_location_input(plan, i, name);
         members[i] = (trn_member){
             .encoder = member->encoder,
             .channels = member->channels,
             .channel_count = member->channel_count,
             .weight = member->wish->weight,
+            .date = member->wish->date,
+            .low = member->low,
+            .high = member->high,
             .blank = member->blank,
             .options = {.normalize = member->wish->normalize,
                         .value_scale = member->converts ? member->scale : NULL,
@@ -30,11 +42,28 @@ static void describe_members(const job_plan *plan, trn_member *members)
                         .std = member->std,
                         .pool = member_pool(plan, member)},
         };
+        if (location)
+            members[i].options.location =
+                trn_input(graph, location, TRN_F32, TRN_SHAPE(batch, member->spec->location_values));
     }
 }
 
-static trn_status build(const job_plan *plan, int batch, int tile, trn_graph **graph, trn_tensor **features,
-                        trn_error *err)
+/* Batches and windows of a graph. */
+typedef struct engine_size {
+    int batch, width, height;
+} engine_size;
+
+static trn_tensor *image_input(const job_plan *plan, trn_graph *graph, const engine_size *size)
+{
+    int64_t bands = (int64_t)plan->band_count, dates = (int64_t)plan->date_count;
+    if (dates == 1)
+        return trn_input(graph, "image", TRN_F32, TRN_SHAPE(size->batch, bands, size->height, size->width));
+    return trn_input(graph, "image", TRN_F32,
+                     TRN_SHAPE(size->batch, dates, bands, size->height, size->width));
+}
+
+static trn_status build(const job_plan *plan, const engine_size *size, trn_graph **graph,
+                        trn_tensor **features, trn_error *err)
 {
     trn_status status = TRN_OK;
     trn_member *members = calloc(plan->encoder_count, sizeof *members);
@@ -43,9 +72,8 @@ static trn_status build(const job_plan *plan, int batch, int tile, trn_graph **g
         status = trn_fail_memory(err, plan->encoder_count * sizeof *members, "the graph");
         goto fail;
     }
-    describe_members(plan, members);
-    trn_tensor *image =
-        trn_input(*graph, "image", TRN_F32, TRN_SHAPE(batch, (int64_t)plan->band_count, tile, tile));
+    trn_tensor *image = image_input(plan, *graph, size);
+    describe_members(plan, *graph, size->batch, members);
     trn_compose_options options = plan->job->compose;
     if (!plan->pooled) options.cell = plan->cell;
     status = trn_compose(*graph, image, members, plan->encoder_count, &options, features, err);
@@ -72,15 +100,15 @@ static trn_status check_plan_memory(const job_plan *plan, trn_gpu *gpu, const tr
                     trn_format_bytes(need, need_text), trn_format_bytes(limit, limit_text));
 }
 
-static trn_status compile(const job_plan *plan, trn_gpu *gpu, int batch, int tile, bool plan_only,
+static trn_status compile(const job_plan *plan, trn_gpu *gpu, const engine_size *size, bool plan_only,
                           job_engine *out, trn_error *err)
 {
-    *out = (job_engine){.batch = batch};
+    *out = (job_engine){.batch = size->batch};
     trn_tensor *features = NULL;
-    trn_status status = build(plan, batch, tile, &out->graph, &features, err);
+    trn_status status = build(plan, size, &out->graph, &features, err);
     if (status != TRN_OK) return status;
     out->channels = (int)trn_tensor_dim(features, -1);
-    out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / batch;
+    out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / size->batch;
     trn_compile_options options = {.plan_only = plan_only, .memory_limit = plan->job->memory_limit};
     status = trn_compile(out->graph, gpu, &options, &out->exec, err);
     if (status == TRN_OK && plan_only) status = check_plan_memory(plan, gpu, out->exec, err);
@@ -88,11 +116,11 @@ static trn_status compile(const job_plan *plan, trn_gpu *gpu, int batch, int til
     return status;
 }
 
-static bool fits(const job_plan *plan, trn_gpu *gpu, int batch, int tile)
+static bool fits(const job_plan *plan, trn_gpu *gpu, const engine_size *size)
 {
     job_engine engine;
     trn_error ignored = {0};
-    bool ok = compile(plan, gpu, batch, tile, true, &engine, &ignored) == TRN_OK;
+    bool ok = compile(plan, gpu, size, true, &engine, &ignored) == TRN_OK;
     if (ok) job_engine_destroy(&engine);
     return ok;
 }
@@ -108,7 +136,7 @@ static int fitting_tile(const job_plan *plan, trn_gpu *gpu)
         if (trn_compose_tile(plan->handles, plan->encoder_count, cell, wanted, &tile, &ignored) != TRN_OK)
             return 0;
         if (tile >= last) return 0;
-        if (fits(plan, gpu, 1, tile)) return tile;
+        if (fits(plan, gpu, &(engine_size){1, tile, tile})) return tile;
         last = tile;
     }
     return 0;
@@ -117,10 +145,10 @@ static int fitting_tile(const job_plan *plan, trn_gpu *gpu)
 static trn_status fail_too_large(const job_plan *plan, trn_gpu *gpu, int batch, trn_error *err)
 {
     for (int smaller = batch / 2; smaller >= 1; smaller /= 2)
-        if (fits(plan, gpu, smaller, plan->tile))
+        if (fits(plan, gpu, &(engine_size){smaller, plan->width, plan->height}))
             return trn_wrap(
                 err, "a batch of %d windows of %d pixels does not fit in device memory; a batch of %d would",
-                batch, plan->tile, smaller);
+                batch, plan->width, smaller);
     int tile = plan->images ? 0 : fitting_tile(plan, gpu);
     if (tile)
         return trn_wrap(
@@ -130,12 +158,12 @@ static trn_status fail_too_large(const job_plan *plan, trn_gpu *gpu, int batch, 
         err,
         "not even one window of %d pixels fits in device memory, nor a smaller one; use a smaller "
         "model or another device",
-        plan->tile);
+        plan->width);
 }
 
 static int automatic_batch(const job_plan *plan)
 {
-    int64_t area = (int64_t)plan->tile * plan->tile;
+    int64_t area = (int64_t)plan->width * plan->height * (int64_t)plan->date_count;
     int64_t batch = TRN_MIN(TRN_MAX(PIXELS_PER_BATCH / area, SMALLEST_AUTO_BATCH), LARGEST_AUTO_BATCH);
     int64_t slot = area * (int64_t)plan->band_count * (int64_t)sizeof(float);
     batch = TRN_MIN(batch, TRN_MAX(1, SLOT_BYTES / slot));
@@ -148,7 +176,8 @@ trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only,
     int wanted = plan->job->batch ? (int)TRN_MIN(plan->job->batch, plan->windows) : automatic_batch(plan);
     for (int batch = wanted;; batch /= 2) {
         trn_error failure = {0};
-        trn_status status = compile(plan, gpu, batch, plan->tile, plan_only, out, &failure);
+        trn_status status =
+            compile(plan, gpu, &(engine_size){batch, plan->width, plan->height}, plan_only, out, &failure);
         if (status == TRN_OK) return TRN_OK;
         bool again = status == TRN_ERR_MEMORY && batch > 1 && !plan->job->batch;
         if (again) continue;

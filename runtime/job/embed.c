@@ -16,6 +16,7 @@ typedef struct run_state {
     size_t path_count;
     float *features; /* [batch, values_per_window] */
     float *row;      /* pooled: [grid_width, channels] */
+    float *location; /* [batch, the most location_values], or NULL */
     int64_t done;
 } run_state;
 
@@ -82,6 +83,16 @@ static trn_status open_writers(run_state *run, trn_error *err)
     return status;
 }
 
+static trn_status make_room_for_places(run_state *run, trn_error *err)
+{
+    size_t most = 0, batch = (size_t)run->engine.batch;
+    for (size_t i = 0; i < run->plan.encoder_count; i++)
+        most = TRN_MAX(most, (size_t)run->plan.encoders[i].spec->location_values);
+    if (!run->plan.located || !most) return TRN_OK;
+    run->location = calloc(most * batch, sizeof *run->location);
+    return run->location ? TRN_OK : trn_fail_memory(err, most * batch * sizeof *run->location, "places");
+}
+
 static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
 {
     const job_plan *plan = &run->plan;
@@ -99,7 +110,8 @@ static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
     run->row = countable && plan->pooled ? malloc(row * sizeof(float)) : NULL;
     if (!run->features || (plan->pooled && !run->row))
         return trn_fail_memory(err, (size_t)run->engine.values_per_window * sizeof(float), "features");
-    if (!plan->pooled)
+    status = make_room_for_places(run, err);
+    if (status == TRN_OK && !plan->pooled)
         status =
             trn_stitcher_create(&plan->tiling, run->engine.channels, write_rows, run, &run->stitcher, err);
     if (status == TRN_OK) status = job_reader_create(plan, run->engine.batch, &run->reader, err);
@@ -139,14 +151,25 @@ static trn_status place_window(run_state *run, const read_batch *batch, const re
     const float *features = NULL;
     const uint8_t *cells = NULL;
     if (item->slot >= 0) {
-        size_t n = (size_t)(run->plan.tile / run->plan.cell);
         features = run->features + (int64_t)item->slot * run->engine.values_per_window;
-        cells = batch->cell_valid + (size_t)item->slot * n * n;
+        cells = batch->cell_valid + (size_t)item->slot * job_cells_per_window(&run->plan);
         trn_status status = check_finite(run, features, item->window, err);
         if (status != TRN_OK) return status;
     }
     if (run->plan.pooled) return place_vector(run, item->window, features, cells && cells[0], err);
     return trn_stitcher_add(run->stitcher, item->window, features, cells, err);
+}
+
+static trn_status set_places(run_state *run, const read_batch *batch, trn_error *err)
+{
+    char name[32];
+    trn_status status = TRN_OK;
+    for (size_t i = 0; i < run->plan.encoder_count && status == TRN_OK; i++) {
+        if (!job_location_input(&run->plan, i, name)) continue;
+        job_place_encode(&run->plan.encoders[i], batch, run->location);
+        status = trn_exec_set(run->engine.exec, name, run->location, err);
+    }
+    return status;
 }
 
 static trn_status encode_batch(run_state *run, const read_batch *batch, const trn_progress *progress,
@@ -155,6 +178,7 @@ static trn_status encode_batch(run_state *run, const read_batch *batch, const tr
     trn_status status = TRN_OK;
     if (batch->used) {
         status = trn_exec_set(run->engine.exec, "image", batch->pixels, err);
+        if (status == TRN_OK) status = set_places(run, batch, err);
         if (status == TRN_OK) status = trn_exec_run(run->engine.exec, progress, err);
         if (status == TRN_OK) status = trn_exec_get(run->engine.exec, "features", run->features, err);
     }
@@ -217,6 +241,7 @@ static void release(run_state *run)
     if (run->paths) trn_names_free(run->paths, run->path_count);
     free(run->features);
     free(run->row);
+    free(run->location);
     job_engine_destroy(&run->engine);
     job_plan_destroy(&run->plan);
 }
@@ -224,7 +249,7 @@ static void release(run_state *run)
 static void fill_result(const run_state *run, uint64_t start, trn_embed_result *result)
 {
     const job_plan *plan = &run->plan;
-    double pixels = plan->images ? (double)plan->windows * plan->tile * plan->tile
+    double pixels = plan->images ? (double)plan->windows * plan->width * plan->height
                                  : (double)plan->info->width * (double)plan->info->height;
     *result = (trn_embed_result){
         .grid_width = plan->grid_width,

@@ -8,7 +8,7 @@ static void explain_scene(const job_plan *plan, trn_text *out)
     const trn_scene_info *info = plan->info;
     if (plan->images)
         trn_text_printf(out, "input     %lld images, fed as %d x %d pixels\n", (long long)plan->windows,
-                        plan->tile, plan->tile);
+                        plan->width, plan->height);
     else
         trn_text_printf(out, "input     scene '%s', %lld x %lld pixels, %zu bands\n", info->name,
                         (long long)info->width, (long long)info->height, info->band_count);

@@ -31,8 +31,7 @@ static trn_status read_scene_window(const job_plan *plan, int side, int attempt,
     uint64_t stratum = (uint64_t)attempt % SAMPLE_WINDOWS;
     uint64_t low = rows * stratum / SAMPLE_WINDOWS, high = rows * (stratum + 1) / SAMPLE_WINDOWS;
     uint64_t y = low + below(state, TRN_MAX(1, high - low)), x = below(state, columns);
-    return trn_scene_read(plan->scene, plan->bands, plan->band_count, (int64_t)x,
-                          (int64_t)TRN_MIN(y, rows - 1), side, side, out, valid, err);
+    return job_window_read(plan, (int64_t)x, (int64_t)TRN_MIN(y, rows - 1), side, side, out, valid, err);
 }
 
 /* A crop of an image picked at random; image holds one whole image, `seen` tells which. */
@@ -40,14 +39,14 @@ static trn_status read_image_window(const job_plan *plan, int side, uint64_t *st
                                     uint8_t *image_valid, float *out, uint8_t *valid, trn_error *err)
 {
     int64_t index = (int64_t)below(state, (uint64_t)plan->windows);
-    trn_status status = job_image_read(plan, index, image, image_valid, err);
+    trn_status status = job_image_read(plan, index, image, image_valid, NULL, err);
     if (status != TRN_OK) return status;
-    size_t tile = (size_t)plan->tile, n = (size_t)side, room = tile - n + 1;
-    size_t x = below(state, room), y = below(state, room);
+    size_t width = (size_t)plan->width, height = (size_t)plan->height, n = (size_t)side;
+    size_t x = below(state, width - n + 1), y = below(state, height - n + 1);
     for (size_t row = 0; row < n; row++) {
         for (size_t b = 0; b < plan->band_count; b++)
-            memcpy(out + (b * n + row) * n, image + (b * tile + y + row) * tile + x, n * sizeof *out);
-        memcpy(valid + row * n, image_valid + (y + row) * tile + x, n);
+            memcpy(out + (b * n + row) * n, image + (b * height + y + row) * width + x, n * sizeof *out);
+        memcpy(valid + row * n, image_valid + (y + row) * width + x, n);
     }
     return TRN_OK;
 }
@@ -55,8 +54,8 @@ static trn_status read_image_window(const job_plan *plan, int side, uint64_t *st
 /* Fills samples with up to SAMPLE_WINDOWS fully valid windows of this side. */
 static trn_status sample_side(const job_plan *plan, int side, job_samples *samples, trn_error *err)
 {
-    size_t area = (size_t)side * (size_t)side, window = plan->band_count * area;
-    size_t tile_area = plan->images ? (size_t)plan->tile * (size_t)plan->tile : 0;
+    size_t area = (size_t)side * (size_t)side, window = plan->date_count * plan->band_count * area;
+    size_t tile_area = plan->images ? (size_t)plan->width * (size_t)plan->height : 0;
     size_t windows =
         TRN_MIN((size_t)SAMPLE_WINDOWS, TRN_MAX((size_t)1, SAMPLE_BYTES / (window * sizeof(float))));
     uint64_t state = SAMPLE_SEED;
@@ -84,14 +83,16 @@ static trn_status sample_side(const job_plan *plan, int side, job_samples *sampl
         free(values);
         return status;
     }
-    *samples = (job_samples){.values = values, .count = found, .side = side};
+    *samples = (job_samples){
+        .values = values, .count = found, .dates = plan->date_count, .bands = plan->band_count, .side = side};
     return TRN_OK;
 }
 
 /* Windows grow smaller until enough of them are free of nodata. count is 0 when none is. */
 static trn_status sample(const job_plan *plan, job_samples *samples, trn_error *err)
 {
-    int64_t largest = plan->images ? plan->tile : TRN_MIN(plan->info->width, plan->info->height);
+    int64_t largest =
+        plan->images ? TRN_MIN(plan->width, plan->height) : TRN_MIN(plan->info->width, plan->info->height);
     int side = (int)TRN_MIN(largest, SAMPLE_SIDE);
     for (;;) {
         job_samples found = {0};
@@ -110,20 +111,22 @@ static trn_status sample(const job_plan *plan, job_samples *samples, trn_error *
     }
 }
 
-/* Windows with only the member's channels, in its order; the samples themselves when that is what they are.
- */
+/* Windows with only the member's channels, in its order. */
 static trn_status fit_member(const job_plan *plan, const planned_encoder *member, const job_samples *samples,
                              trn_error *err)
 {
-    size_t area = (size_t)samples->side * (size_t)samples->side, n = member->channel_count;
-    float *windows = malloc(samples->count * n * area * sizeof *windows);
-    if (!windows) return trn_fail_memory(err, samples->count * n * area * sizeof *windows, "fitting windows");
+    size_t area = (size_t)samples->side * (size_t)samples->side, n = member->channel_count, first, end,
+           to = 0;
+    job_member_dates(plan, member, &first, &end);
+    size_t count = samples->count * (end - first);
+    float *windows = malloc(count * n * area * sizeof *windows);
+    if (!windows) return trn_fail_memory(err, count * n * area * sizeof *windows, "fitting windows");
     for (size_t w = 0; w < samples->count; w++)
-        for (size_t c = 0; c < n; c++)
-            memcpy(windows + (w * n + c) * area,
-                   samples->values + (w * plan->band_count + (size_t)member->channels[c]) * area,
-                   area * sizeof *windows);
-    trn_status status = trn_encoder_fit(member->encoder, windows, samples->count, (int)n, samples->side, err);
+        for (size_t t = first; t < end; t++)
+            for (size_t c = 0; c < n; c++)
+                memcpy(windows + to++ * area, job_sample(samples, w, t, member->channels[c]),
+                       area * sizeof *windows);
+    trn_status status = trn_encoder_fit(member->encoder, windows, count, (int)n, samples->side, err);
     free(windows);
     return status;
 }

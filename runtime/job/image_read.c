@@ -18,12 +18,12 @@ static trn_status check_alike(const job_plan *plan, const trn_scene_info *info, 
             return trn_fail(err, TRN_ERR_ARGUMENT,
                             "band %zu of image '%s' is '%s', but of the first image '%s' it is '%s'", b + 1,
                             path, info->bands[b].name, plan->paths[0], plan->info->bands[b].name);
-    if (!plan->job->scene.resize && (info->width != plan->tile || info->height != plan->tile))
+    if (!plan->job->scene.resize && (info->width != plan->width || info->height != plan->height))
         return trn_fail(
             err, TRN_ERR_ARGUMENT,
             "image '%s' is %lld x %lld pixels, but the first image '%s' is %d x %d: use resize to make all "
             "images equal",
-            path, (long long)info->width, (long long)info->height, plan->paths[0], plan->tile, plan->tile);
+            path, (long long)info->width, (long long)info->height, plan->paths[0], plan->width, plan->height);
     if (info->width > MAX_IMAGE_PIXELS / info->height)
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "image '%s' of %lld x %lld pixels is too large to be one image of a folder", path,
@@ -107,13 +107,14 @@ static trn_status read_resized(const job_plan *plan, trn_scene *scene, int64_t w
         status = trn_fail_memory(err, area, "an image");
     else
         status = trn_scene_read(scene, plan->bands, plan->band_count, 0, 0, w, h, in, in_valid, err);
-    if (status == TRN_OK) resize(in, in_valid, w, h, plan->band_count, plan->tile, pixels, valid);
+    if (status == TRN_OK) resize(in, in_valid, w, h, plan->band_count, plan->width, pixels, valid);
     free(in);
     free(in_valid);
     return status;
 }
 
-trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, trn_error *err)
+trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, double *place,
+                          trn_error *err)
 {
     const char *path = plan->paths[index];
     trn_scene *scene = NULL;
@@ -121,8 +122,9 @@ trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, ui
     if (status != TRN_OK) return status;
     const trn_scene_info *info = trn_scene_get_info(scene);
     status = check_alike(plan, info, path, err);
-    if (status == TRN_OK && info->width == plan->tile && info->height == plan->tile)
-        status = trn_scene_read(scene, plan->bands, plan->band_count, 0, 0, plan->tile, plan->tile, pixels,
+    if (status == TRN_OK && place) status = job_place_of_image(plan, info, path, place, err);
+    if (status == TRN_OK && info->width == plan->width && info->height == plan->height)
+        status = trn_scene_read(scene, plan->bands, plan->band_count, 0, 0, plan->width, plan->height, pixels,
                                 valid, err);
     else if (status == TRN_OK)
         status = read_resized(plan, scene, info->width, info->height, pixels, valid, err);

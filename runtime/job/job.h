@@ -30,12 +30,28 @@ typedef struct trn_job_encoder {
     /* dense features as differences from those of a window of the scene's mean colour: takes out what the
      * encoder says of a cell's place in the window */
     bool remove_position;
+    int date; /* which date of a series it sees, from 1; 0: the whole series */
+    /* For encoders of display bytes over scenes of reflectance: the reflectance that becomes 255; values are
+     * then held within 0..255. 0: none, and such a pair is an error. */
+    double display;
 } trn_job_encoder;
 
-/* Either one scene (files that belong together), or a folder or list of images that each give one vector. */
+/* Either one scene (files that belong together) of one date or several, or a folder or list of images that
+ * each give one vector. */
 typedef struct trn_job_scene {
     const char *const *paths;
     size_t path_count;
+    /* How many files each date of a series has, in order. NULL: a file whose bands are there already begins
+     * the next date (trn_scene_split_dates). All dates must have the same bands on the same grid; a pixel is
+     * valid when it is valid in all of them. */
+    const size_t *date_files;
+    size_t date_count;
+    /* When each date was taken. NULL: the date in a file's name, else its TIFF tag DateTime, else unknown. */
+    const trn_date *acquired;
+    size_t acquired_count;
+    /* Degrees, for all windows. Not given: by the georeference, where an encoder looks at the place. */
+    bool has_location;
+    double latitude, longitude;
     /* Every path is a scene of its own (a folder is always so), one row of the output each; dense members are
      * pooled by their mean. */
     bool each;
@@ -48,7 +64,9 @@ typedef struct trn_job_scene {
     trn_unit unit;
     bool has_nodata;
     double nodata;
-    int resize; /* images: side to which each is resized (bilinear) before encoding; 0: must fit as it is */
+    /* images: side to which each is resized (bilinear) before encoding; 0: all must have one shape that suits
+     * the encoders */
+    int resize;
 } trn_job_scene;
 
 typedef struct trn_job_export {

@@ -16,14 +16,26 @@ typedef struct planned_encoder {
     /* [channel_count]: stored to the encoder's values; z-score statistics, or NULL; stored values of the
      * scene's mean colour when positions are removed, or NULL */
     float *scale, *offset, *mean, *std, *blank;
-    bool converts; /* scale and offset are used */
+    bool converts;     /* scale and offset are used */
+    float *low, *high; /* [channel_count] stored values are held within these, or NULL */
 } planned_encoder;
 
-/* Fully valid windows read at seeded places of the scene or images: [count, band_count, side, side] stored
- * values. */
+/* One date of a series. */
+typedef struct job_date {
+    const char *const *paths; /* [path_count], within the plan's */
+    size_t path_count;
+    trn_scene *scene;
+    int *bands; /* [bands of the first date]: where they are in this one */
+    bool known;
+    trn_date acquired;
+    const char *source; /* what says so */
+} job_date;
+
+/* Fully valid windows read at seeded places of the scene or images: [count, dates, band_count, side, side]
+ * stored values. */
 typedef struct job_samples {
     float *values;
-    size_t count;
+    size_t count, dates, bands;
     int side;
 } job_samples;
 
@@ -40,7 +52,9 @@ typedef struct job_plan {
     size_t path_count;
     char **listed; /* owned paths of a folder, or NULL */
     size_t listed_count;
-    trn_scene *scene; /* the scene, or the first image; used by one thread at a time */
+    job_date *dates; /* [date_count]; images: one, the first image */
+    size_t date_count;
+    trn_scene *scene; /* of the first date; scenes are used by one thread at a time */
     const trn_scene_info *info;
     const char **common_names; /* [info->band_count] */
 
@@ -50,7 +64,10 @@ typedef struct job_plan {
     int *bands; /* scene bands that any encoder reads, [band_count] */
     size_t band_count;
 
-    int tile, cell; /* tile: window side in pixels; for images the side they are fed with */
+    int width, height;    /* of a window, or of an image as it is fed */
+    int tile, cell;       /* of scenes: window side, and side of a cell (pooled: the whole window) */
+    bool located;         /* places are known, and an encoder looks at them */
+    trn_locator *locator; /* of the scene; NULL: the job gives the place */
     trn_tiling tiling;
     int64_t windows; /* or images */
     int64_t grid_width, grid_height;
@@ -67,6 +84,26 @@ trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, 
 
 /* Tells the hooks which part of the description is at fault when status is a failure; returns status. */
 trn_status job_blame(const trn_job_hooks *hooks, trn_status status, trn_job_part part, size_t index);
+
+/* ---- dates.c ---- */
+
+/* Which files are of which date. */
+trn_status job_dates_plan(job_plan *plan, trn_error *err);
+/* Opens the scenes of all dates, which must fit together; sets scene and info. */
+trn_status job_dates_open(job_plan *plan, trn_error *err);
+void job_dates_close(job_plan *plan);
+/* When the dates were taken. */
+trn_status job_dates_acquired(job_plan *plan, trn_error *err);
+/* Tells the encoder which dates it will see. */
+trn_status job_dates_choose(job_plan *plan, planned_encoder *member, trn_error *err);
+/* The first file of a date, for messages. */
+const char *job_date_file(const job_plan *plan, size_t date);
+enum { JOB_DATE_TEXT = 48 };
+/* "2018-06-02", or that it is not known; buffer [JOB_DATE_TEXT]. */
+const char *job_date_text(const job_date *date, char *buffer);
+/* The plan's bands of a window of all dates: pixels [date_count, band_count, h, w]; valid [h, w] in all. */
+trn_status job_window_read(const job_plan *plan, int64_t x, int64_t y, int64_t w, int64_t h, float *pixels,
+                           uint8_t *valid, trn_error *err);
 
 /* ---- check.c ---- */
 
@@ -90,6 +127,10 @@ trn_status job_plan_learn(job_plan *plan, trn_error *err);
 /* Mean and standard deviation of each channel of the encoder's values. */
 trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
                               trn_error *err);
+/* One band of one window of one date: [side, side]. */
+const float *job_sample(const job_samples *samples, size_t window, size_t date, int band);
+/* The dates of a series that an encoder sees: [first, end). */
+void job_member_dates(const job_plan *plan, const planned_encoder *member, size_t *first, size_t *end);
 /* The mean colour of the samples, in stored values. */
 trn_status job_blank_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
                              trn_error *err);
@@ -103,8 +144,9 @@ typedef struct read_item {
 } read_item;
 
 typedef struct read_batch {
-    float *pixels;       /* [batch, band_count, tile, tile] */
+    float *pixels;       /* [batch, date_count, band_count, height, width] */
     uint8_t *cell_valid; /* [batch, tile/cell, tile/cell]; for pooled plans one flag per window */
+    double (*places)[2]; /* [batch] latitude and longitude, where the plan is located */
     read_item *items;
     size_t item_count;
     int used; /* slots that hold windows */
@@ -114,24 +156,43 @@ typedef struct read_batch {
  * job_reader_destroy.
  */
 typedef struct window_reader window_reader;
+/* Flags of a window in read_batch.cell_valid. */
+size_t job_cells_per_window(const job_plan *plan);
 trn_status job_reader_create(const job_plan *plan, int batch, window_reader **out, trn_error *err);
 /* The next batch, valid until the following call; NULL at the end. */
 trn_status job_reader_next(window_reader *reader, const read_batch **out, trn_error *err);
 void job_reader_destroy(window_reader *reader); /* NULL is fine */
 
 /* Reads image `index` (stored values of plan->bands, resized when the job says so) into pixels
- * [band_count, tile, tile]; valid [tile, tile]. Errors name the file. */
-trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, trn_error *err);
+ * [band_count, height, width]; valid [height, width]; place: latitude and longitude, or NULL. Errors name the
+ * file. */
+trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, double *place,
+                          trn_error *err);
+
+/* ---- place.c ---- */
+
+/* Finds out whether the places of windows are known; needs the encoders. */
+trn_status job_place_plan(job_plan *plan, trn_error *err);
+/* Latitude and longitude of the middle of the window at (x, y), or of an image, of a located plan. */
+trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, double place[2], trn_error *err);
+trn_status job_place_of_image(const job_plan *plan, const trn_scene_info *info, const char *path,
+                              double place[2], trn_error *err);
+/* The places of a batch as the encoder wants them: out [batch, location_values]; returns location_values. */
+size_t job_place_encode(const planned_encoder *member, const read_batch *batch, float *out);
 
 /* ---- batch.c ---- */
 
-/* The compiled graph of the job: input "image" [batch, band_count, tile, tile], output "features". */
+/* The compiled graph of the job: input "image" [batch, band_count, height, width], or [batch, date_count,
+ * band_count, height, width] of a series; inputs "location.<member>" where the plan is located; output
+ * "features". */
 typedef struct job_engine {
     trn_graph *graph;
     trn_exec *exec;
     int batch, channels;
     int64_t values_per_window;
 } job_engine;
+/* Name of a member's input of places; buffer [32]. NULL: it has none. */
+const char *job_location_input(const job_plan *plan, size_t member, char *buffer);
 /* Builds and compiles with the largest batch that fits. plan_only: nothing is allocated, for explain. */
 trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only, job_engine *out,
                              trn_error *err);

@@ -62,26 +62,17 @@ static trn_status plan_paths(job_plan *plan, trn_error *err)
     return TRN_OK;
 }
 
-static trn_status open_first(job_plan *plan, trn_error *err)
-{
-    size_t count = plan->images ? 1 : plan->path_count;
-    trn_status status = trn_scene_open(plan->paths, count, &plan->scene_options, &plan->scene, err);
-    if (status == TRN_OK) plan->info = trn_scene_get_info(plan->scene);
-    return status;
-}
-
 /* A sensor's usual nodata value counts when neither the job nor the file names one. */
 static trn_status apply_sensor_nodata(job_plan *plan, trn_error *err)
 {
     if (!plan->sensor || isnan(plan->sensor->nodata) || plan->scene_options.has_nodata) return TRN_OK;
-    for (size_t i = 0; i < plan->info->band_count; i++)
-        if (plan->info->bands[i].has_nodata) return TRN_OK;
+    for (size_t t = 0; t < plan->date_count; t++)
+        for (size_t i = 0; i < plan->info->band_count; i++)
+            if (trn_scene_get_info(plan->dates[t].scene)->bands[i].has_nodata) return TRN_OK;
     plan->scene_options.has_nodata = true;
     plan->scene_options.nodata = plan->sensor->nodata;
-    trn_scene_close(plan->scene);
-    plan->scene = NULL;
-    plan->info = NULL;
-    return open_first(plan, err);
+    job_dates_close(plan);
+    return job_dates_open(plan, err);
 }
 
 /* A sensor that is given but has nothing to do with the file's bands is a mistake. */
@@ -118,9 +109,11 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
         .nodata = scene->nodata,
     };
     trn_status status = plan_paths(plan, err);
-    if (status == TRN_OK) status = open_first(plan, err);
+    if (status == TRN_OK) status = job_dates_plan(plan, err);
+    if (status == TRN_OK) status = job_dates_open(plan, err);
     if (status == TRN_OK) status = check_sensor(plan, err);
     if (status == TRN_OK) status = apply_sensor_nodata(plan, err);
+    if (status == TRN_OK) status = job_dates_acquired(plan, err);
     if (status != TRN_OK) return status;
     plan->common_names = trn_arena_array(plan->arena, plan->info->band_count, sizeof *plan->common_names);
     if (!plan->common_names)
@@ -256,7 +249,8 @@ static trn_status plan_encoder(job_plan *plan, size_t i, trn_error *err)
             "encoder '%s' is pooled, but the job wants dense features of a scene: leave pool out, or ask "
             "for one vector per tile",
             wish->model);
-    status = choose_bands(plan, member, err);
+    status = job_dates_choose(plan, member, err);
+    if (status == TRN_OK) status = choose_bands(plan, member, err);
     if (status == TRN_OK) status = bind_weights(plan, member, err);
     return status;
 }
@@ -301,6 +295,32 @@ static trn_status plan_encoders(job_plan *plan, trn_error *err)
 
 /* ---- windows ---- */
 
+static trn_status check_image_shape(const job_plan *plan, const planned_encoder *member, int64_t width,
+                                    int64_t height, trn_error *err)
+{
+    enum { MAX_SIDE = 16384 };
+    int multiple = TRN_MAX(1, member->spec->side_multiple);
+    if (width != height && member->spec->square)
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "image '%s' is %lld x %lld pixels, not square, as encoder '%s' wants it: use resize to make "
+            "all images squares",
+            plan->paths[0], (long long)width, (long long)height, member->wish->model);
+    if (TRN_MAX(width, height) <= MAX_SIDE && width % multiple == 0 && height % multiple == 0) return TRN_OK;
+    char shape[48];
+    int64_t side = TRN_MAX(width, height);
+    if (width == height)
+        snprintf(shape, sizeof shape, "%lld", (long long)width);
+    else
+        snprintf(shape, sizeof shape, "%lld x %lld", (long long)width, (long long)height);
+    return trn_fail(
+        err, TRN_ERR_ARGUMENT,
+        "images of %s pixels do not suit encoder '%s', which wants a multiple of %d (at most %d): use "
+        "resize, for example to %lld",
+        shape, member->wish->model, multiple, (int)MAX_SIDE,
+        (long long)TRN_MIN(MAX_SIDE / multiple * multiple, (side + multiple - 1) / multiple * multiple));
+}
+
 static trn_status plan_image_windows(job_plan *plan, trn_error *err)
 {
     const trn_embed_job *job = plan->job;
@@ -310,23 +330,15 @@ static trn_status plan_image_windows(job_plan *plan, trn_error *err)
                         job->tile);
     if (job->scene.resize < 0)
         return trn_fail(err, TRN_ERR_ARGUMENT, "resize is %d; wanted a side in pixels", job->scene.resize);
-    const trn_scene_info *info = plan->info;
-    if (!job->scene.resize && info->width != info->height)
-        return trn_fail(err, TRN_ERR_ARGUMENT,
-                        "image '%s' is %lld x %lld pixels, not square: use resize to make all images squares",
-                        plan->paths[0], (long long)info->width, (long long)info->height);
-    int64_t side = job->scene.resize ? job->scene.resize : info->width;
+    int64_t width = job->scene.resize ? job->scene.resize : plan->info->width;
+    int64_t height = job->scene.resize ? job->scene.resize : plan->info->height;
     for (size_t i = 0; i < plan->encoder_count; i++) {
-        int multiple = TRN_MAX(1, plan->encoders[i].spec->side_multiple);
-        if (side <= 16384 && side % multiple == 0) continue;
-        return trn_fail(
-            err, TRN_ERR_ARGUMENT,
-            "images of %lld pixels do not suit encoder '%s', which wants a multiple of %d (at most 16384): "
-            "use resize, for example to %lld",
-            (long long)side, plan->encoders[i].wish->model, multiple,
-            (long long)TRN_MIN(16384, (side + multiple - 1) / multiple * multiple));
+        trn_status status = job_blame(
+            plan->hooks, check_image_shape(plan, &plan->encoders[i], width, height, err), TRN_JOB_SCENE, 0);
+        if (status != TRN_OK) return status;
     }
-    plan->tile = plan->cell = (int)side;
+    plan->width = (int)width;
+    plan->height = (int)height;
     plan->windows = (int64_t)plan->path_count;
     plan->grid_width = plan->windows;
     plan->grid_height = 1;
@@ -388,6 +400,7 @@ static trn_status plan_scene_windows(job_plan *plan, trn_error *err)
                                  &plan->tiling, err);
     if (status != TRN_OK) return status;
     plan->windows = plan->tiling.columns * plan->tiling.rows;
+    plan->width = plan->height = plan->tile;
     if (plan->pooled) {
         place_tile_vectors(plan);
         plan->cell = plan->tile;
@@ -420,6 +433,7 @@ trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_j
         status = plan->images ? plan_image_windows(plan, err) : plan_scene_windows(plan, err);
         job_blame(hooks, status, plan->images ? TRN_JOB_SCENE : TRN_JOB_WHOLE, 0);
     }
+    if (status == TRN_OK) status = job_place_plan(plan, err);
     if (status == TRN_OK) status = job_units_plan(plan, err);
     if (status == TRN_OK) return TRN_OK;
 fail:
@@ -433,7 +447,8 @@ void job_plan_destroy(job_plan *plan)
         trn_encoder_destroy(plan->encoders[i].encoder);
         trn_weights_close(plan->encoders[i].weights);
     }
-    trn_scene_close(plan->scene);
+    job_dates_close(plan);
+    trn_locator_destroy(plan->locator);
     trn_names_free(plan->listed, plan->listed_count);
     trn_arena_destroy(plan->arena);
     *plan = (job_plan){0};

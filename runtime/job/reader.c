@@ -23,15 +23,30 @@ struct window_reader {
     trn_error err;
 };
 
-static size_t cells_per_window(const job_plan *plan)
+size_t job_cells_per_window(const job_plan *plan)
 {
-    size_t n = (size_t)(plan->tile / plan->cell);
+    size_t n = plan->pooled ? 1 : (size_t)(plan->tile / plan->cell);
     return n * n;
+}
+
+static size_t window_area(const job_plan *plan)
+{
+    return (size_t)plan->width * (size_t)plan->height;
+}
+
+static bool mark_window(const job_plan *plan, const uint8_t *valid, uint8_t *flag)
+{
+    size_t good = 0, area = window_area(plan);
+    for (size_t i = 0; i < area; i++)
+        good += valid[i];
+    *flag = good * 2 >= area;
+    return *flag;
 }
 
 /* A cell counts when at least half of its pixels are valid. Returns whether any does. */
 static bool mark_cells(const job_plan *plan, const uint8_t *valid, uint8_t *cells)
 {
+    if (plan->pooled) return mark_window(plan, valid, cells);
     size_t cell = (size_t)plan->cell, tile = (size_t)plan->tile, n = tile / cell;
     bool any = false;
     for (size_t r = 0; r < n; r++) {
@@ -47,14 +62,18 @@ static bool mark_cells(const job_plan *plan, const uint8_t *valid, uint8_t *cell
     return any;
 }
 
-static trn_status read_window(window_reader *reader, int64_t index, float *pixels, trn_error *err)
+static trn_status read_window(window_reader *reader, int64_t index, float *pixels, double *place,
+                              trn_error *err)
 {
     const job_plan *plan = reader->plan;
-    if (plan->images) return job_image_read(plan, index, pixels, reader->valid, err);
+    if (plan->images)
+        return job_image_read(plan, index, pixels, reader->valid, plan->located ? place : NULL, err);
     int64_t x, y;
     trn_tiling_window(&plan->tiling, index, &x, &y);
-    return trn_scene_read(plan->scene, plan->bands, plan->band_count, x, y, plan->tile, plan->tile, pixels,
-                          reader->valid, err);
+    trn_status status = plan->located ? job_place_of_window(plan, x, y, place, err) : TRN_OK;
+    return status == TRN_OK
+               ? job_window_read(plan, x, y, plan->width, plan->height, pixels, reader->valid, err)
+               : status;
 }
 
 /* Fills a batch from window *next on. Windows without any data take no slot, so that the device does not work
@@ -62,13 +81,14 @@ static trn_status read_window(window_reader *reader, int64_t index, float *pixel
 static trn_status fill(window_reader *reader, read_batch *batch, int64_t *next, trn_error *err)
 {
     const job_plan *plan = reader->plan;
-    size_t window = plan->band_count * (size_t)plan->tile * (size_t)plan->tile,
-           cells = cells_per_window(plan);
+    size_t window = plan->date_count * plan->band_count * window_area(plan),
+           cells = job_cells_per_window(plan);
     size_t capacity = (size_t)reader->batch + EMPTY_WINDOWS_PER_BATCH;
     batch->used = 0;
     batch->item_count = 0;
     while (batch->used < reader->batch && batch->item_count < capacity && *next < plan->windows) {
-        trn_status status = read_window(reader, *next, batch->pixels + (size_t)batch->used * window, err);
+        trn_status status = read_window(reader, *next, batch->pixels + (size_t)batch->used * window,
+                                        batch->places[batch->used], err);
         if (status != TRN_OK) return status;
         bool any = mark_cells(plan, reader->valid, batch->cell_valid + (size_t)batch->used * cells);
         batch->items[batch->item_count++] = (read_item){.window = *next, .slot = any ? batch->used : -1};
@@ -110,16 +130,18 @@ static void *run(void *user)
 static bool allocate(window_reader *reader)
 {
     const job_plan *plan = reader->plan;
-    size_t n = (size_t)reader->batch, area = (size_t)plan->tile * (size_t)plan->tile, values, bytes;
-    if (!trn_mul_size(area, plan->band_count * n, &values) || !trn_mul_size(values, sizeof(float), &bytes))
+    size_t n = (size_t)reader->batch, area = window_area(plan), values, bytes;
+    if (!trn_mul_size(area, plan->date_count * plan->band_count * n, &values) ||
+        !trn_mul_size(values, sizeof(float), &bytes))
         return false;
     for (int i = 0; i < RING; i++) {
         read_batch *batch = &reader->ring[i];
         /* zeroed: slots that a last, short batch leaves unused must hold numbers */
         batch->pixels = calloc(values, sizeof(float));
-        batch->cell_valid = calloc(n + 1, cells_per_window(plan));
+        batch->cell_valid = calloc(n + 1, job_cells_per_window(plan));
+        batch->places = calloc(n + 1, sizeof *batch->places);
         batch->items = malloc((n + EMPTY_WINDOWS_PER_BATCH) * sizeof *batch->items);
-        if (!batch->pixels || !batch->cell_valid || !batch->items) return false;
+        if (!batch->pixels || !batch->cell_valid || !batch->places || !batch->items) return false;
     }
     reader->valid = malloc(area);
     return reader->valid != NULL;
@@ -136,8 +158,8 @@ trn_status job_reader_create(const job_plan *plan, int batch, window_reader **ou
     pthread_cond_init(&reader->changed, NULL);
     trn_status status = TRN_OK;
     if (!allocate(reader)) {
-        size_t area = (size_t)plan->tile * (size_t)plan->tile;
-        status = trn_fail_memory(err, RING * (size_t)batch * plan->band_count * area * sizeof(float),
+        size_t values = (size_t)batch * plan->date_count * plan->band_count * window_area(plan);
+        status = trn_fail_memory(err, RING * values * sizeof(float),
                                  "windows read ahead (a smaller batch or tile needs less)");
     } else if (pthread_create(&reader->thread, NULL, run, reader) != 0) {
         status = trn_fail(err, TRN_ERR_MEMORY, "the system refused a thread for reading");
@@ -188,6 +210,7 @@ void job_reader_destroy(window_reader *reader)
     for (int i = 0; i < RING; i++) {
         free(reader->ring[i].pixels);
         free(reader->ring[i].cell_valid);
+        free(reader->ring[i].places);
         free(reader->ring[i].items);
     }
     free(reader->valid);

@@ -48,8 +48,8 @@ static void add_scene(const job_plan *plan, trn_text *out)
     }
     trn_text_printf(out, "],\n    \"images\": %lld,\n    \"width\": %lld,\n    \"height\": %lld,\n",
                     (long long)(plan->images ? plan->windows : 0),
-                    (long long)(plan->images ? plan->tile : info->width),
-                    (long long)(plan->images ? plan->tile : info->height));
+                    (long long)(plan->images ? plan->width : info->width),
+                    (long long)(plan->images ? plan->height : info->height));
     trn_text_add(out, "    \"sensor\": ");
     trn_text_json(out, plan->sensor ? plan->sensor->name : NULL);
     trn_text_add(out, ",\n    \"crs\": ");
@@ -187,7 +187,7 @@ static void add_figures(const job_plan *plan, const job_engine *engine, const tr
                     "\"megapixels\": %.6g, \"megapixels_per_second\": %.6g, \"tile\": %d, \"overlap\": %d, "
                     "\"batch\": %d},\n",
                     result->megapixels, result->seconds > 0 ? result->megapixels / result->seconds : 0,
-                    plan->tile, plan->tiling.overlap, engine->batch);
+                    plan->width, plan->tiling.overlap, engine->batch);
 }
 
 trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine *engine,

@@ -3,6 +3,19 @@
 
 #include <math.h>
 
+const float *job_sample(const job_samples *samples, size_t window, size_t date, int band)
+{
+    size_t area = (size_t)samples->side * (size_t)samples->side;
+    return samples->values + ((window * samples->dates + date) * samples->bands + (size_t)band) * area;
+}
+
+void job_member_dates(const job_plan *plan, const planned_encoder *member, size_t *first, size_t *end)
+{
+    size_t date = (size_t)member->wish->date;
+    *first = date ? date - 1 : 0;
+    *end = date ? date : plan->date_count;
+}
+
 typedef struct channel_statistics {
     double mean, std;
 } channel_statistics;
@@ -11,11 +24,12 @@ typedef struct channel_statistics {
 static channel_statistics measure_channel(const job_plan *plan, const planned_encoder *member, size_t channel,
                                           double scale, double offset, const job_samples *samples)
 {
-    size_t area = (size_t)samples->side * (size_t)samples->side;
-    double sum = 0, squares = 0, count = (double)samples->count * (double)area;
-    for (size_t w = 0; w < samples->count; w++) {
-        const float *values =
-            samples->values + (w * plan->band_count + (size_t)member->channels[channel]) * area;
+    size_t area = (size_t)samples->side * (size_t)samples->side, first, end;
+    job_member_dates(plan, member, &first, &end);
+    size_t dates = end - first, windows = samples->count * dates;
+    double sum = 0, squares = 0, count = (double)windows * (double)area;
+    for (size_t w = 0; w < windows; w++) {
+        const float *values = job_sample(samples, w / dates, first + w % dates, member->channels[channel]);
         /* a window at a time: sums stay near each other in size */
         double window = 0, window_squares = 0;
         for (size_t i = 0; i < area; i++) {

@@ -164,17 +164,18 @@ typedef struct band_range {
 static band_range measure(const job_plan *plan, const planned_encoder *member, size_t channel,
                           const job_samples *samples)
 {
-    size_t area = (size_t)samples->side * (size_t)samples->side;
+    size_t area = (size_t)samples->side * (size_t)samples->side, first, end;
     band_range range = {.low = DBL_MAX, .high = -DBL_MAX};
-    for (size_t w = 0; w < samples->count; w++) {
-        const float *values =
-            samples->values + (w * plan->band_count + (size_t)member->channels[channel]) * area;
+    job_member_dates(plan, member, &first, &end);
+    size_t dates = end - first, windows = samples->count * dates;
+    for (size_t w = 0; w < windows; w++) {
+        const float *values = job_sample(samples, w / dates, first + w % dates, member->channels[channel]);
         for (size_t i = 0; i < area; i++) {
             double value =
                 (double)values[i] * (double)member->scale[channel] + (double)member->offset[channel];
             range.low = TRN_MIN(range.low, value);
             range.high = TRN_MAX(range.high, value);
-            range.mean += value / ((double)area * (double)samples->count);
+            range.mean += value / ((double)area * (double)windows);
         }
     }
     return range;

@@ -368,7 +368,7 @@ static void folder_of_images(void **state)
     float pixels[3 * 32 * 32], vector[8];
     uint8_t valid[32 * 32];
     for (int64_t i = 0; i < 5; i++) {
-        assert_trn_ok(job_image_read(&plan, i, pixels, valid, &err), err);
+        assert_trn_ok(job_image_read(&plan, i, pixels, valid, NULL, &err), err);
         assert_trn_ok(trn_embed_image(gpu, plan.handles[0], pixels, 3, 32, NULL, vector, &err), err);
         assert_true(test_worst_error(vector, v + i * 8, 8, 1) < 1e-4);
     }
@@ -433,7 +433,7 @@ static void resizing(void **state)
     assert_trn_ok(job_plan_create(&plan, &c.job, NULL, &err), err);
     float pixels[16 * 16];
     uint8_t valid[16 * 16];
-    assert_trn_ok(job_image_read(&plan, 0, pixels, valid, &err), err);
+    assert_trn_ok(job_image_read(&plan, 0, pixels, valid, NULL, &err), err);
     for (int x = 1; x < 15; x++)
         assert_float_equal(pixels[5 * 16 + x], (float)((4 * x + 1.5) / 64), 1e-5);
     assert_non_null(memchr(valid, 1, sizeof valid));

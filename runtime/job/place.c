@@ -1,0 +1,83 @@
+/* Where windows lie on earth, for encoders that look at it. */
+#include "job_private.h"
+
+#include <math.h>
+
+static bool wants_place(const job_plan *plan)
+{
+    for (size_t i = 0; i < plan->encoder_count; i++)
+        if (plan->encoders[i].spec->location_values > 0) return true;
+    return false;
+}
+
+static trn_status check_given(const trn_job_scene *scene, trn_error *err)
+{
+    bool good = fabs(scene->latitude) <= 90 && fabs(scene->longitude) <= 360;
+    return good ? TRN_OK
+                : trn_fail(
+                      err, TRN_ERR_ARGUMENT,
+                      "the location is latitude %g, longitude %g; wanted -90 to 90 and -180 to 180, latitude "
+                      "first",
+                      scene->latitude, scene->longitude);
+}
+
+trn_status job_place_plan(job_plan *plan, trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    if (scene->has_location) {
+        trn_status status = check_given(scene, err);
+        if (status == TRN_OK) plan->located = wants_place(plan);
+        return status;
+    }
+    if (!wants_place(plan)) return TRN_OK;
+    const trn_georef *georef = &plan->info->georef;
+    if (!georef->has_transform || !georef->has_crs) {
+        job_plan_note(plan,
+                      "'%s' has no georeference: encoders work without its place; a location may be given",
+                      plan->paths[0]);
+        return TRN_OK;
+    }
+    trn_status status = trn_locator_create(georef, &plan->locator, err);
+    if (status == TRN_ERR_UNSUPPORTED && !plan->job->strict && err)
+        return job_plan_warn(plan, err, "%s; encoders work without it", err->message);
+    plan->located = status == TRN_OK;
+    return status;
+}
+
+trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, double place[2], trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    if (scene->has_location) {
+        place[0] = scene->latitude;
+        place[1] = scene->longitude;
+        return TRN_OK;
+    }
+    /* the middle of what is inside the scene: windows at the edge reach beyond it */
+    int64_t right = TRN_MIN(x + plan->width, plan->info->width),
+            bottom = TRN_MIN(y + plan->height, plan->info->height);
+    return trn_locator_find(plan->locator, (double)(x + right) / 2, (double)(y + bottom) / 2, &place[0],
+                            &place[1], err);
+}
+
+trn_status job_place_of_image(const job_plan *plan, const trn_scene_info *info, const char *path,
+                              double place[2], trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    if (scene->has_location) {
+        place[0] = scene->latitude;
+        place[1] = scene->longitude;
+        return TRN_OK;
+    }
+    trn_status status = trn_georef_locate(&info->georef, (double)info->width / 2, (double)info->height / 2,
+                                          &place[0], &place[1], err);
+    return status == TRN_OK ? TRN_OK : trn_wrap(err, "image '%s', unlike the first one", path);
+}
+
+size_t job_place_encode(const planned_encoder *member, const read_batch *batch, float *out)
+{
+    size_t n = (size_t)member->spec->location_values;
+    for (int slot = 0; slot < batch->used; slot++)
+        trn_encoder_encode_location(member->encoder, batch->places[slot][0], batch->places[slot][1],
+                                    out + (size_t)slot * n);
+    return n;
+}
