@@ -149,6 +149,41 @@ trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor 
 trn_status trn_model_write_synthetic(const char *name, const trn_setting *settings, size_t count,
                                      const char *path, const trn_progress *progress, trn_error *err);
 
+/* ---- masked autoencoders ---- */
+
+/* Some encoders were trained by hiding patches of an image and drawing them again, and their files keep the
+ * decoder that draws (Prithvi). Such a pair is created here, gets bands, dates and weights like any encoder,
+ * and is built by trn_masked_build alone. Families without a decoder are an error. */
+trn_status trn_masked_create(const char *name, const trn_setting *settings, size_t count, trn_encoder **out,
+                             trn_error *err);
+/* Pixels of a patch's side, and dates it spans. */
+typedef struct trn_patch_size {
+    int dates, side;
+} trn_patch_size;
+trn_patch_size trn_masked_patch(const trn_encoder *encoder);
+/* How many of `patches` stay visible at a ratio of hidden ones (rounded down); at least one stays visible,
+ * and one hidden, or it is an error. */
+trn_status trn_masked_visible(int64_t patches, double ratio, int64_t *visible, trn_error *err);
+/* order [patches]: the patches by rising noise (equal ones as they come). */
+trn_status trn_masked_sort(const float *noise, int64_t patches, int32_t *order, trn_error *err);
+
+typedef struct trn_mask {
+    /* [B, patches] each image's patches (date, row, column; columns fastest): the first `visible` are shown
+     * to the encoder */
+    const int32_t *order;
+    int64_t visible;
+} trn_mask;
+typedef struct trn_masked {
+    trn_tensor *image; /* [B,T,C,h,w] as the encoder takes it: normalised */
+    trn_tensor *drawn; /* [B,T,C,h,w] what the decoder draws, visible patches too */
+    trn_tensor *loss;  /* [1] mean square error of the hidden patches */
+} trn_masked;
+/* As trn_encoder_build; image [B,C,h,w] or [B,T,C,h,w]. options->pool does not matter; mask->order is copied.
+ */
+trn_status trn_masked_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                            const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
+                            trn_error *err);
+
 /* ---- self-test ---- */
 
 /* A tiny configuration of each family with synthetic weights, for selftest and tests: builds graph, with
