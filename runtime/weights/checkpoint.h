@@ -11,11 +11,10 @@
 #endif
 
 /* Where a tensor's elements lie: element (i0, i1, ...) is element offset + i0*stride[0] + i1*stride[1] + ...
- * of a storage of `bytes` bytes. The storage is at `data`, or, when data is NULL, is the member of the zip
- * archive. */
+ * of a storage of `bytes` bytes. The storage is a member of the zip archive when there is one, else it begins
+ * at byte `at` of the file. */
 typedef struct trn_weight_place {
-    const uint8_t *data;
-    uint64_t member, bytes;
+    uint64_t at, member, bytes;
     int64_t offset, stride[TRN_WEIGHTS_MAX_DIMS];
 } trn_weight_place;
 
@@ -31,9 +30,11 @@ struct zip;
 struct trn_weights {
     trn_arena *arena;
     const char *path;
-    trn_mapped_file map; /* empty when the bytes are the caller's */
-    const uint8_t *data;
+    bool is_file;
+    int fd;              /* of the file */
+    const uint8_t *data; /* or the caller's bytes */
     size_t size;
+    uint64_t zip_at;                    /* where the archive reads next */
     const trn_weights_options *options; /* only while opening */
     trn_entry *entries;
     size_t count, capacity;
@@ -47,6 +48,11 @@ struct trn_weights {
  */
 trn_status trn_weights_open_memory(const char *label, const void *data, size_t size,
                                    const trn_weights_options *options, trn_weights **out, trn_error *err);
+
+/* bytes.c: opens the file as weights->fd; reads `size` bytes from byte `at` on. */
+trn_status trn_bytes_open(trn_weights *weights, const char *path, trn_error *err);
+void trn_bytes_close(trn_weights *weights);
+trn_status trn_bytes_read(const trn_weights *weights, uint64_t at, void *out, size_t size, trn_error *err);
 
 /* Bytes of an element; 0 for TRN_WEIGHT_OTHER. */
 size_t trn_weight_type_size(trn_weight_type type);

@@ -1,4 +1,4 @@
-/* Reading one tensor as float32: from mapped bytes in place, from archive members through a fixed staging
+/* Reading one tensor as float32, from the file or from a member of the archive, through a fixed staging
  * buffer. */
 #include "checkpoint.h"
 
@@ -45,14 +45,35 @@ static void gather(const trn_entry *entry, const uint8_t *from, float *out)
     }
 }
 
-/* Streams the elements from the member, a staging buffer at a time. */
-static trn_status stream_dense(trn_member_stream *stream, const trn_entry *entry, float *out, trn_error *err)
+/* Bytes that come one after the other: of a member when the checkpoint is an archive, else of the file. */
+typedef struct byte_stream {
+    const trn_weights *weights;
+    trn_member_stream member;
+    uint64_t at;
+} byte_stream;
+
+static trn_status stream_open(trn_weights *weights, const trn_weight_place *place, uint64_t begin,
+                              byte_stream *out, trn_error *err)
+{
+    *out = (byte_stream){.weights = weights, .at = place->at + begin};
+    return weights->zip ? trn_member_open(weights, place->member, begin, &out->member, err) : TRN_OK;
+}
+
+static trn_status stream_read(byte_stream *stream, void *out, size_t size, trn_error *err)
+{
+    if (stream->weights->zip) return trn_member_read(&stream->member, out, size, err);
+    stream->at += size;
+    return trn_bytes_read(stream->weights, stream->at - size, out, size, err);
+}
+
+static trn_status read_dense(byte_stream *stream, const trn_entry *entry, float *out, trn_error *err)
 {
     uint8_t staging[STAGING];
     size_t item = trn_weight_type_size(entry->info.type), chunk = sizeof staging / item;
+    if (entry->info.type == TRN_WEIGHT_F32) return stream_read(stream, out, (size_t)entry->count * item, err);
     for (int64_t done = 0; done < entry->count;) {
         size_t n = (size_t)TRN_MIN((int64_t)chunk, entry->count - done);
-        trn_status status = trn_member_read(stream, staging, n * item, err);
+        trn_status status = stream_read(stream, staging, n * item, err);
         if (status != TRN_OK) return status;
         trn_weight_convert(entry->info.type, staging, (int64_t)item, n, out + done);
         done += (int64_t)n;
@@ -60,48 +81,36 @@ static trn_status stream_dense(trn_member_stream *stream, const trn_entry *entry
     return TRN_OK;
 }
 
-/* Strided elements of a member: only the bytes between the first and the last one are read. */
-static trn_status stream_strided(trn_member_stream *stream, const trn_entry *entry, float *out,
-                                 trn_error *err)
+/* Only the bytes between the first and the last element are read. */
+static trn_status read_strided(byte_stream *stream, const trn_entry *entry, float *out, trn_error *err)
 {
     size_t bytes = (size_t)span_of(entry) * trn_weight_type_size(entry->info.type);
     uint8_t *span = malloc(bytes);
     if (!span) return trn_fail_memory(err, bytes, "the storage of a strided tensor");
-    trn_status status = trn_member_read(stream, span, bytes, err);
+    trn_status status = stream_read(stream, span, bytes, err);
     if (status == TRN_OK) gather(entry, span, out);
     free(span);
     return status;
 }
 
-static trn_status read_member(trn_weights *weights, const trn_entry *entry, float *out, trn_error *err)
-{
-    trn_member_stream stream;
-    uint64_t begin = (uint64_t)entry->place.offset * trn_weight_type_size(entry->info.type);
-    trn_status status = trn_member_open(weights, entry->place.member, begin, &stream, err);
-    if (status != TRN_OK) return status;
-    if (is_contiguous(entry))
-        status = stream_dense(&stream, entry, out, err);
-    else
-        status = stream_strided(&stream, entry, out, err);
-    if (status == TRN_OK) status = trn_member_finish(&stream, err);
-    trn_member_close(&stream);
-    return status;
-}
-
 static trn_status read_entry(trn_weights *weights, const trn_entry *entry, float *out, trn_error *err)
 {
+    byte_stream stream;
     size_t item = trn_weight_type_size(entry->info.type);
     if (!item)
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "its elements are complex, quantised or 8-bit floats; save it as float32");
     if (!entry->count) return TRN_OK;
-    if (!entry->place.data) return read_member(weights, entry, out, err);
-    const uint8_t *from = entry->place.data + (size_t)entry->place.offset * item;
+    trn_status status =
+        stream_open(weights, &entry->place, (uint64_t)entry->place.offset * item, &stream, err);
+    if (status != TRN_OK) return status;
     if (is_contiguous(entry))
-        trn_weight_convert(entry->info.type, from, (int64_t)item, (size_t)entry->count, out);
+        status = read_dense(&stream, entry, out, err);
     else
-        gather(entry, from, out);
-    return TRN_OK;
+        status = read_strided(&stream, entry, out, err);
+    if (status == TRN_OK && weights->zip) status = trn_member_finish(&stream.member, err);
+    trn_member_close(&stream.member);
+    return status;
 }
 
 /* A name that the file has with something in front, such as 'encoder.' of 'encoder.norm.weight'. */

@@ -13,7 +13,7 @@ typedef struct data_range {
     const char *name;
 } data_range;
 
-static uint64_t header_length(const uint8_t *data)
+static uint64_t header_length(const uint8_t data[PREAMBLE])
 {
     uint64_t length = 0;
     memcpy(&length, data, sizeof length);
@@ -97,8 +97,9 @@ static trn_status get_range(const cJSON *item, const char *name, uint64_t data_s
     return TRN_OK;
 }
 
-static trn_status list_tensor(trn_weights *weights, const cJSON *item, const uint8_t *data,
-                              uint64_t data_size, data_range *range, trn_error *err)
+/* data: byte of the file where data begins, data_size bytes of it */
+static trn_status list_tensor(trn_weights *weights, const cJSON *item, uint64_t data, uint64_t data_size,
+                              data_range *range, trn_error *err)
 {
     const char *name = item->string;
     int64_t shape[TRN_WEIGHTS_MAX_DIMS] = {0}, count;
@@ -123,7 +124,7 @@ static trn_status list_tensor(trn_weights *weights, const cJSON *item, const uin
                         "tensor '%s' of shape %s (%s) takes %llu bytes, but is given %llu", name,
                         trn_weight_shape_text(shape, ndim, text), dtype, (unsigned long long)needed,
                         (unsigned long long)(range->end - range->begin));
-    trn_weight_place place = {.data = data + range->begin, .bytes = needed};
+    trn_weight_place place = {.at = data + range->begin, .bytes = needed};
     trn_weight_shape_strides(shape, ndim, place.stride);
     return trn_weights_add(weights, name, type, ndim, shape, &place, err);
 }
@@ -150,8 +151,8 @@ static trn_status check_overlaps(data_range *ranges, size_t count, trn_error *er
     return TRN_OK;
 }
 
-static trn_status list_header(trn_weights *weights, const cJSON *header, const uint8_t *data,
-                              uint64_t data_size, trn_error *err)
+static trn_status list_header(trn_weights *weights, const cJSON *header, uint64_t data, uint64_t data_size,
+                              trn_error *err)
 {
     trn_status status = TRN_OK;
     data_range *ranges = NULL;
@@ -194,9 +195,29 @@ static bool only_spaces(const char *from, const char *end)
     return from == end;
 }
 
+static trn_status parse_header(trn_weights *weights, const char *text, uint64_t length, uint64_t rest,
+                               trn_error *err)
+{
+    const char *end = NULL;
+    if (has_nul(text, (size_t)length))
+        return trn_fail(err, TRN_ERR_FORMAT, "its header holds a NUL character");
+    cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)length, &end, false);
+    if (!cJSON_IsObject(header) || !only_spaces(end, text + length)) {
+        cJSON_Delete(header);
+        return trn_fail(err, TRN_ERR_FORMAT, "its header is no JSON object (near byte %zu)",
+                        (size_t)(end ? end - text : 0) + PREAMBLE);
+    }
+    trn_status status = list_header(weights, header, PREAMBLE + length, rest - length, err);
+    cJSON_Delete(header);
+    return status;
+}
+
 trn_status trn_safetensors_list(trn_weights *weights, trn_error *err)
 {
-    uint64_t length = header_length(weights->data), rest = weights->size - PREAMBLE;
+    uint8_t preamble[PREAMBLE];
+    trn_status status = trn_bytes_read(weights, 0, preamble, sizeof preamble, err);
+    if (status != TRN_OK) return status;
+    uint64_t length = header_length(preamble), rest = weights->size - PREAMBLE;
     if (weights->options && weights->options->wrapper)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "wrapper '%s' is set, but a safetensors file has no wrapper: leave it out",
@@ -209,16 +230,10 @@ trn_status trn_safetensors_list(trn_weights *weights, trn_error *err)
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "its header of %llu bytes is larger than the %d that are read",
                         (unsigned long long)length, MAX_HEADER);
-    const char *text = (const char *)weights->data + PREAMBLE, *end = NULL;
-    if (has_nul(text, (size_t)length))
-        return trn_fail(err, TRN_ERR_FORMAT, "its header holds a NUL character");
-    cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)length, &end, false);
-    if (!cJSON_IsObject(header) || !only_spaces(end, text + length)) {
-        cJSON_Delete(header);
-        return trn_fail(err, TRN_ERR_FORMAT, "its header is no JSON object (near byte %zu)",
-                        (size_t)(end ? end - text : 0) + PREAMBLE);
-    }
-    trn_status status = list_header(weights, header, weights->data + PREAMBLE + length, rest - length, err);
-    cJSON_Delete(header);
+    char *text = malloc(length ? (size_t)length : 1);
+    if (!text) return trn_fail_memory(err, (size_t)length, "the header");
+    status = trn_bytes_read(weights, PREAMBLE, text, (size_t)length, err);
+    if (status == TRN_OK) status = parse_header(weights, text, length, rest, err);
+    free(text);
     return status;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROTOCOL = 1001, MAX_PICKLE = 64 << 20 };
+enum { PROTOCOL = 1001, MAX_PICKLE = 64 << 20, WINDOW = 1 << 20 };
 
 /* PROTO 2, LONG1 of 10 bytes: 0x1950a86a20f9469cfc6c */
 static const uint8_t magic[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
@@ -21,7 +21,7 @@ bool trn_is_torch_legacy(const uint8_t *data, size_t size)
 /* Storages by key: how large their elements are (from the pickle), then where they are (from the file). */
 typedef struct storages {
     trn_torch_storage *items;
-    const uint8_t **data; /* NULL until met in the file */
+    uint64_t *at; /* where in the file; 0 until met there */
     size_t count;
     trn_names names;
 } storages;
@@ -29,7 +29,7 @@ typedef struct storages {
 static void drop_storages(storages *all)
 {
     free(all->items);
-    free(all->data);
+    free(all->at);
     trn_names_drop(&all->names);
 }
 
@@ -37,8 +37,8 @@ static trn_status collect_storages(const trn_pickle *object, storages *all, trn_
 {
     size_t n = object->persid_count + 1, other;
     all->items = calloc(n, sizeof *all->items);
-    all->data = calloc(n, sizeof *all->data);
-    if (!all->items || !all->data || !trn_names_reserve(&all->names, n))
+    all->at = calloc(n, sizeof *all->at);
+    if (!all->items || !all->at || !trn_names_reserve(&all->names, n))
         return trn_fail_memory(err, n * sizeof *all->items, "the list of storages");
     for (size_t i = 0; i < object->persid_count; i++) {
         trn_torch_storage storage;
@@ -65,11 +65,12 @@ static trn_status place_storage(trn_weights *weights, storages *all, const char 
     if (!trn_names_get(&all->names, key, &i))
         return trn_fail(err, TRN_ERR_FORMAT, "storage '%.64s' is listed, but no tensor says what is in it",
                         key);
-    if (all->data[i]) return trn_fail(err, TRN_ERR_FORMAT, "storage '%s' is listed twice", key);
+    if (all->at[i]) return trn_fail(err, TRN_ERR_FORMAT, "storage '%s' is listed twice", key);
     const trn_torch_storage *storage = &all->items[i];
     if (weights->size - *at < sizeof elements)
         return trn_fail(err, TRN_ERR_FORMAT, "storage '%s' is missing: the file is cut off", key);
-    memcpy(&elements, weights->data + *at, sizeof elements);
+    trn_status status = trn_bytes_read(weights, *at, &elements, sizeof elements, err);
+    if (status != TRN_OK) return status;
     *at += sizeof elements;
     if (elements != storage->elements)
         return trn_fail(err, TRN_ERR_FORMAT, "storage '%s' should have %lld elements, but has %lld", key,
@@ -78,7 +79,7 @@ static trn_status place_storage(trn_weights *weights, storages *all, const char 
     if (bytes > weights->size - *at)
         return trn_fail(err, TRN_ERR_FORMAT, "storage '%s' of %llu bytes is cut off after %zu", key,
                         (unsigned long long)bytes, weights->size - *at);
-    all->data[i] = weights->data + *at;
+    all->at[i] = *at;
     *at += (size_t)bytes;
     return TRN_OK;
 }
@@ -102,19 +103,40 @@ static trn_status locate(trn_weights *weights, void *user, const trn_torch_stora
     (void)weights;
     const storages *all = user;
     size_t i;
-    if (!trn_names_get(&all->names, storage->key, &i) || !all->data[i])
+    if (!trn_names_get(&all->names, storage->key, &i) || !all->at[i])
         return trn_fail(err, TRN_ERR_FORMAT, "its data, storage '%s', is not in the file", storage->key);
-    place->data = all->data[i];
+    place->at = all->at[i];
     place->bytes = (uint64_t)all->items[i].elements * all->items[i].item;
     return TRN_OK;
 }
 
+/* The pickle in the first `window` bytes from *at on. */
+static trn_status try_pickle(const trn_weights *weights, size_t *at, size_t window, trn_pickle *out,
+                             trn_error *err)
+{
+    size_t used = 0;
+    uint8_t *bytes = malloc(window ? window : 1);
+    if (!bytes) return trn_fail_memory(err, window, "a pickle");
+    trn_status status = trn_bytes_read(weights, *at, bytes, window, err);
+    if (status == TRN_OK) status = trn_pickle_parse(bytes, window, out, &used, err);
+    free(bytes);
+    if (status == TRN_OK) *at += used;
+    return status;
+}
+
+/* Nothing says how long a pickle is: what does not parse may be cut off by the window, so that a larger one
+ * is tried. */
 static trn_status next_pickle(const trn_weights *weights, size_t *at, trn_pickle *out, const char *what,
                               trn_error *err)
 {
-    size_t rest = TRN_MIN(weights->size - *at, (size_t)MAX_PICKLE), used = 0;
-    trn_status status = trn_pickle_parse(weights->data + *at, rest, out, &used, err);
-    *at += used;
+    size_t rest = TRN_MIN(weights->size - *at, (size_t)MAX_PICKLE), window = TRN_MIN(rest, (size_t)WINDOW);
+    trn_status status = try_pickle(weights, at, window, out, err);
+    while (status == TRN_ERR_FORMAT && window < rest) {
+        window = rest / 8 > window ? window * 8 : rest;
+        trn_pickle_free(out);
+        *out = (trn_pickle){0};
+        status = try_pickle(weights, at, window, out, err);
+    }
     if (status != TRN_OK) trn_wrap(err, "%s", what);
     return status;
 }

@@ -20,11 +20,81 @@ void trn_torch_zip_close(trn_weights *weights)
     weights->zip = NULL;
 }
 
+/* ---- the archive's bytes ---- */
+
+static zip_int64_t serve_read(trn_weights *weights, void *out, zip_uint64_t size)
+{
+    uint64_t rest = weights->size - weights->zip_at, n = TRN_MIN((uint64_t)size, rest);
+    if (trn_bytes_read(weights, weights->zip_at, out, (size_t)n, NULL) != TRN_OK) return -1;
+    weights->zip_at += n;
+    return (zip_int64_t)n;
+}
+
+static zip_int64_t serve_seek(trn_weights *weights, void *request, zip_uint64_t size)
+{
+    zip_error_t problem;
+    zip_error_init(&problem);
+    zip_int64_t at = zip_source_seek_compute_offset(weights->zip_at, weights->size, request, size, &problem);
+    zip_error_fini(&problem);
+    if (at < 0) return -1;
+    weights->zip_at = (uint64_t)at;
+    return 0;
+}
+
+static zip_int64_t serve_stat(const trn_weights *weights, void *out, zip_uint64_t size)
+{
+    zip_stat_t info;
+    if (size < sizeof info) return -1;
+    zip_stat_init(&info);
+    info.valid = ZIP_STAT_SIZE;
+    info.size = weights->size;
+    memcpy(out, &info, sizeof info);
+    return sizeof info;
+}
+
+static zip_int64_t serve_error(void *out, zip_uint64_t size)
+{
+    const int codes[2] = {ZIP_ER_READ, 0};
+    if (size < sizeof codes) return -1;
+    memcpy(out, codes, sizeof codes);
+    return sizeof codes;
+}
+
+/* What libzip asks of the file. Reading may jump, so that members are found wherever they are. */
+static zip_int64_t serve(void *user, void *data, zip_uint64_t size, zip_source_cmd_t command)
+{
+    trn_weights *weights = user;
+    switch (command) {
+    case ZIP_SOURCE_OPEN:
+        weights->zip_at = 0;
+        return 0;
+    case ZIP_SOURCE_READ:
+        return serve_read(weights, data, size);
+    case ZIP_SOURCE_SEEK:
+        return serve_seek(weights, data, size);
+    case ZIP_SOURCE_TELL:
+        return (zip_int64_t)weights->zip_at;
+    case ZIP_SOURCE_STAT:
+        return serve_stat(weights, data, size);
+    case ZIP_SOURCE_ERROR:
+        return serve_error(data, size);
+    case ZIP_SOURCE_CLOSE:
+    case ZIP_SOURCE_FREE:
+        return 0;
+    case ZIP_SOURCE_SUPPORTS:
+        return zip_source_make_command_bitmap(ZIP_SOURCE_OPEN, ZIP_SOURCE_READ, ZIP_SOURCE_CLOSE,
+                                              ZIP_SOURCE_STAT, ZIP_SOURCE_ERROR, ZIP_SOURCE_FREE,
+                                              ZIP_SOURCE_SEEK, ZIP_SOURCE_TELL, ZIP_SOURCE_SUPPORTS, -1);
+    default:
+        return -1;
+    }
+}
+
 static trn_status open_archive(trn_weights *weights, trn_error *err)
 {
     zip_error_t problem;
     zip_error_init(&problem);
-    zip_source_t *source = zip_source_buffer_create(weights->data, weights->size, 0, &problem);
+    zip_source_t *source = zip_source_function_create(serve, weights, &problem);
     if (source) weights->zip = zip_open_from_source(source, ZIP_RDONLY, &problem);
     trn_status status = TRN_OK;
     if (!weights->zip) {

@@ -170,7 +170,7 @@ size_t trn_weights_strip_prefix(trn_weights *weights, const char *prefix)
 /* ---- opening ---- */
 
 /* Files that people take for weights, and what to do then. */
-static trn_status fail_unknown(const trn_weights *weights, trn_error *err)
+static trn_status fail_unknown(const trn_weights *weights, const uint8_t *head, size_t size, trn_error *err)
 {
     static const struct {
         const char *start, *what;
@@ -185,7 +185,7 @@ static trn_status fail_unknown(const trn_weights *weights, trn_error *err)
     };
     for (size_t i = 0; i < TRN_COUNT(known); i++) {
         size_t n = strlen(known[i].start);
-        if (weights->size >= n && !memcmp(weights->data, known[i].start, n))
+        if (size >= n && !memcmp(head, known[i].start, n))
             return trn_fail(err, TRN_ERR_UNSUPPORTED, "it is %s", known[i].what);
     }
     return trn_fail(err, TRN_ERR_FORMAT,
@@ -195,10 +195,14 @@ static trn_status fail_unknown(const trn_weights *weights, trn_error *err)
 
 static trn_status list_tensors(trn_weights *weights, trn_error *err)
 {
-    if (trn_is_torch_zip(weights->data, weights->size)) return trn_torch_zip_list(weights, err);
-    if (trn_is_torch_legacy(weights->data, weights->size)) return trn_torch_legacy_list(weights, err);
-    if (trn_is_safetensors(weights->data, weights->size)) return trn_safetensors_list(weights, err);
-    return fail_unknown(weights, err);
+    uint8_t head[64] = {0}; /* what containers are recognised by */
+    size_t size = TRN_MIN(weights->size, sizeof head);
+    trn_status status = trn_bytes_read(weights, 0, head, size, err);
+    if (status != TRN_OK) return status;
+    if (trn_is_torch_zip(head, size)) return trn_torch_zip_list(weights, err);
+    if (trn_is_torch_legacy(head, size)) return trn_torch_legacy_list(weights, err);
+    if (trn_is_safetensors(head, size)) return trn_safetensors_list(weights, err);
+    return fail_unknown(weights, head, size, err);
 }
 
 static trn_weights *create(const char *path, trn_error *err)
@@ -246,12 +250,8 @@ trn_status trn_weights_open(const char *path, const trn_weights_options *options
         return trn_fail(err, TRN_ERR_IO, "weights '%s' is a folder; name the file in it", path);
     trn_weights *weights = create(path, err);
     if (!weights) return TRN_ERR_MEMORY;
-    trn_status status = trn_map_file(path, &weights->map, err);
-    if (status == TRN_OK) {
-        weights->data = weights->map.data;
-        weights->size = weights->map.size;
-        status = open_bytes(weights, options, err);
-    }
+    trn_status status = trn_bytes_open(weights, path, err);
+    if (status == TRN_OK) status = open_bytes(weights, options, err);
     if (status == TRN_OK)
         *out = weights;
     else
@@ -270,8 +270,8 @@ trn_status trn_weights_open_synthetic(trn_weights **out, trn_error *err)
 void trn_weights_close(trn_weights *weights)
 {
     if (!weights) return;
-    trn_torch_zip_close(weights); /* it reads from the mapping */
-    trn_unmap_file(&weights->map);
+    trn_torch_zip_close(weights); /* it reads from the file */
+    trn_bytes_close(weights);
     trn_names_drop(&weights->names);
     trn_arena_destroy(weights->arena);
     free(weights->entries);
