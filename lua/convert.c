@@ -190,6 +190,55 @@ static void convert_scene_sensor(converter *c, trn_job_scene *scene, const trn_s
     lua_pop(c->L, 1);
 }
 
+/* A list of numbers; *count 0 and NULL when absent. */
+static const double *numbers_field(converter *c, const char *name, size_t *count)
+{
+    double *numbers = NULL;
+    *count = 0;
+    if (lua_getfield(c->L, -1, name) == LUA_TTABLE) {
+        *count = (size_t)lua_rawlen(c->L, -1);
+        numbers = take(c, *count, sizeof *numbers);
+        for (size_t i = 0; numbers && i < *count; i++) {
+            lua_rawgeti(c->L, -1, (lua_Integer)i + 1);
+            numbers[i] = lua_tonumber(c->L, -1);
+            lua_pop(c->L, 1);
+        }
+    }
+    lua_pop(c->L, 1);
+    return numbers;
+}
+
+static void convert_dates(converter *c, trn_job_scene *scene)
+{
+    size_t count = 0;
+    const double *files = numbers_field(c, "date_files", &count);
+    size_t *of_date = take(c, count, sizeof *of_date);
+    for (size_t i = 0; files && of_date && i < count; i++)
+        of_date[i] = (size_t)files[i];
+    scene->date_files = files ? of_date : NULL;
+    scene->date_count = count;
+    const char *const *texts = texts_field(c, "acquired", &count);
+    trn_date *days = take(c, count, sizeof *days);
+    for (size_t i = 0; texts && days && i < count; i++) {
+        if (trn_date_parse(texts[i], &days[i]) || c->status != TRN_OK) continue;
+        trn_fail(c->err, TRN_ERR_ARGUMENT,
+                 "field 'acquired[%zu]' is '%.40s'; wanted a date such as 2018-06-02", i + 1, texts[i]);
+        c->status = trn_recipe_blame(c->recipe, c->recipe->scene_place, "acquired", c->err);
+    }
+    scene->acquired = texts ? days : NULL;
+    scene->acquired_count = count;
+}
+
+static void convert_location(converter *c, trn_job_scene *scene)
+{
+    size_t count = 0;
+    const double *place = numbers_field(c, "location", &count);
+    scene->has_location = place && count == 2;
+    if (!scene->has_location) return;
+    scene->latitude = place[0];
+    scene->longitude = place[1];
+}
+
 static void convert_scene(converter *c, trn_job_scene *scene)
 {
     const trn_sensor *sensor;
@@ -198,6 +247,8 @@ static void convert_scene(converter *c, trn_job_scene *scene)
     scene->each = !strcmp(lua_tostring(c->L, -1), "images");
     lua_pop(c->L, 1);
     scene->paths = texts_field(c, "path", &scene->path_count);
+    convert_dates(c, scene);
+    convert_location(c, scene);
     convert_scene_sensor(c, scene, &sensor);
     scene->band_names = texts_field(c, "bands", &scene->band_name_count);
     scene->has_scale = has(c, "scale");
@@ -238,6 +289,8 @@ static void convert_encoder(converter *c, trn_job_encoder *encoder)
         (trn_normalize)choice_field(c, "normalize", normalizations, TRN_COUNT(normalizations));
     encoder->weight = number_field(c, "weight", 1);
     encoder->remove_position = flag_field(c, "remove_position");
+    encoder->date = integer_field(c, "date");
+    encoder->display = number_field(c, "display", 0);
 }
 
 static void convert_encoders(converter *c, trn_embed_job *job)

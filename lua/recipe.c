@@ -327,7 +327,8 @@ static const char *blamed_setting(const trn_job_encoder *encoder, const trn_erro
 /* A field of terrane.encoder that a refused setting may have meant. */
 static const char *meant_field(const char *setting)
 {
-    static const char *const fields[] = {"weights", "bands", "normalize", "pool", "weight"};
+    static const char *const fields[] = {"weights", "bands", "normalize", "pool",
+                                         "weight",  "date",  "display"};
     return setting && strlen(setting) <= 64 ? trn_nearest(setting, fields, TRN_COUNT(fields)) : NULL;
 }
 

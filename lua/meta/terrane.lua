@@ -31,15 +31,18 @@ local terrane = {}
 function terrane.params(declared) end
 
 ---@class terrane.SceneFields
----@field [integer] string|string[] file or files
+---@field [integer] string|string[] file or files (default: dates)
+---@field dates? string[][] the files of each date of a series, in place of the first values (default: by the bands)
+---@field acquired? string|string[] when each date was taken (default: the date in the files' names, or their DateTime tag)
 ---@field sensor? string|terrane.Sensor which sensor took it: names the bands, the unit and the scale (default: none)
 ---@field bands? string[] names of the bands in file order, where the file does not tell (default: none)
 ---@field scale? number physical value = stored value * scale + offset; wins over the sensor's (default: the sensor's)
 ---@field offset? number see scale (default: the sensor's; 0 beside scale)
 ---@field unit? "any"|"reflectance"|"decibel"|"byte"|"kelvin" unit of the physical values (default: the sensor's)
 ---@field nodata? number stored value that means: no data here (default: from the file)
+---@field location? number[] latitude and longitude in degrees, for encoders that look at the place (default: by the georeference)
 
----One scene: a GeoTIFF, or several files that belong together (one per band, say).
+---One scene: a GeoTIFF, or several files that belong together (one per band, say). A file whose bands are there already begins the next date of a series; or `dates` says which files are of which date.
 ---@param fields terrane.SceneFields|string
 ---@return terrane.Scene
 function terrane.scene(fields) end
@@ -53,6 +56,7 @@ function terrane.scene(fields) end
 ---@field offset? number see scale (default: the sensor's; 0 beside scale)
 ---@field unit? "any"|"reflectance"|"decibel"|"byte"|"kelvin" unit of the physical values (default: the sensor's)
 ---@field nodata? number stored value that means: no data here (default: from the file)
+---@field location? number[] latitude and longitude in degrees, for encoders that look at the place (default: by the georeference)
 
 ---Many images, each of which gives one vector: a folder, or files.
 ---@param fields terrane.ImagesFields|string
@@ -87,6 +91,8 @@ function terrane.sensor(fields) end
 ---@field bands? string[] scene bands it may use, in any spelling (default: all)
 ---@field normalize? "model"|"none"|"zscore" how values are normalised (default: model)
 ---@field pool? "none"|"mean"|"cls" what comes out (default: none for a scene, mean for images and tile_vectors)
+---@field date? integer which date of a series it sees, from 1 (default: all dates)
+---@field display? number for encoders of display bytes over a scene of reflectance: the reflectance that becomes 255 (values are held within 0 to 255) (default: none)
 ---@field weight? number of its features in the fusion (default: 1)
 ---@field remove_position? boolean dense features less those of a window of the scene's mean colour: takes out where in the window a cell lies (default: false)
 ---@field [string] string|number|boolean settings of the model

@@ -67,6 +67,7 @@ local wants = {
     integer = function(field) return "an integer" .. range(field) end,
     number = function(field) return "a number" .. range(field) end,
     boolean = function() return "true or false" end,
+    paths = function() return "a path or a list of paths" end,
     record = function(field) return "a table { " .. field.record[1].name .. " = ..., ... }" end,
     fusion = function() return "terrane.concat {...} or terrane.average {...}" end,
     export = function() return "terrane.geotiff {...}, terrane.npy {...} or terrane.preview {...}" end,
@@ -92,6 +93,9 @@ function check.want(field)
 end
 
 local function want_list(field)
+    if field.count then
+        return format("a list of %d, each %s", field.count, check.want(field))
+    end
     return (field.single and "one or a list of 1 to " or "a list of 1 to ") .. field.max_items .. ", each "
         .. check.want(field)
 end
@@ -160,6 +164,30 @@ local readers = {
     end,
 }
 
+-- A path or a list of paths, as a list.
+function readers.paths(_, value)
+    if type(value) == "string" then
+        value = { value }
+    end
+    if type(value) ~= "table" or checked[value] or #value == 0 or #value > 4096 then
+        return nil
+    end
+    local count, list = 0, {}
+    for key in next, value do
+        count = count + 1
+        if math.type(key) ~= "integer" or count > #value then
+            return nil
+        end
+    end
+    for i = 1, #value do
+        list[i] = readers.string(nil, value[i])
+        if not list[i] then
+            return nil
+        end
+    end
+    return list
+end
+
 local function read_handle(kind, value)
     local data = type(value) == "table" and checked[value]
     return data and data.kind == kind and data or nil
@@ -211,6 +239,9 @@ local function read_list(where, field, value)
     end
     if count == 0 then
         check.fail(where, field.name, nil, format("%s is empty; wanted %s", label(field), want_list(field)))
+    end
+    if field.count and count ~= field.count then
+        check.fail(where, field.name, nil, format("%s has %d values; wanted %s", label(field), count, want_list(field)))
     end
     local result = {}
     for i = 1, count do

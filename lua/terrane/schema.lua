@@ -1,11 +1,12 @@
 -- schema: every constructor of recipes and its fields, described once. The checks of check.lua, the tables of
 -- docs/recipes.md and the stubs of lua/meta/terrane.lua all come from here.
 --
--- A field: name; type (one name or a list of alternatives: string, integer, number, boolean, choice, or the name of a
--- constructor); help; required; default, or otherwise (in words: what
+-- A field: name; type (one name or a list of alternatives: string, integer, number, boolean, choice, paths (a text or a
+-- list of texts), or the name of a constructor); help; required; default, or otherwise (in words: what
 -- happens without it); min, max, above (exclusive), multiple;
 -- values { {value, help} } of a choice; what (what a string is); list (a list of such values, at most max_items);
--- single (one value may stand without braces); record (the elements are plain tables with these fields).
+-- count (the list must have just so many); single (one value may stand without braces); record (the elements are plain
+-- tables with these fields).
 
 local units = {
     { "any", "digital numbers of no known unit" },
@@ -29,6 +30,9 @@ local function with_values(fields)
           otherwise = "the sensor's" },
         { name = "nodata", type = "number", help = "stored value that means: no data here",
           otherwise = "from the file" },
+        { name = "location", type = "number", list = true, max_items = 2, count = 2, min = -360, max = 360,
+          help = "latitude and longitude in degrees, for encoders that look at the place",
+          otherwise = "by the georeference" },
     }
     for _, field in ipairs(shared) do
         fields[#fields + 1] = field
@@ -72,10 +76,16 @@ return {
     },
     {
         name = "scene", kind = "scene",
-        help = "One scene: a GeoTIFF, or several files that belong together (one per band, say).",
+        help = "One scene: a GeoTIFF, or several files that belong together (one per band, say). A file whose bands "
+            .. "are there already begins the next date of a series; or `dates` says which files are of which date.",
         fields = with_values {
-            { name = "path", positional = true, type = "string", what = "a path", required = true, list = true,
-              max_items = 4096, help = "file or files" },
+            { name = "path", positional = true, type = "string", what = "a path", list = true,
+              max_items = 4096, help = "file or files", otherwise = "dates" },
+            { name = "dates", type = "paths", list = true, max_items = 366,
+              help = "the files of each date of a series, in place of the first values", otherwise = "by the bands" },
+            { name = "acquired", type = "string", what = "a date (2018-06-02)", list = true, single = true,
+              max_items = 366, help = "when each date was taken",
+              otherwise = "the date in the files' names, or their DateTime tag" },
         },
     },
     {
@@ -132,6 +142,11 @@ return {
                   { "mean", "one vector: the mean of the cells" },
                   { "cls", "one vector: the class token" },
               } },
+            { name = "date", type = "integer", min = 1, max = 366,
+              help = "which date of a series it sees, from 1", otherwise = "all dates" },
+            { name = "display", type = "number", above = 0, max = 100,
+              help = "for encoders of display bytes over a scene of reflectance: the reflectance that becomes 255 "
+                  .. "(values are held within 0 to 255)" },
             { name = "weight", type = "number", above = 0, max = 1e6, default = 1,
               help = "of its features in the fusion" },
             { name = "remove_position", type = "boolean", default = false,

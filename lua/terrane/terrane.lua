@@ -119,8 +119,37 @@ function rules.embed(where, data)
     complete_pools(where, data)
 end
 
+-- The files of a series: one list of all, and how many each date has.
+local function flatten_dates(where, data)
+    if not data.dates then
+        if not data.path then
+            check.fail(where, nil, nil, "the first value (path) is missing; wanted a list of paths, or a field 'dates'")
+        end
+        return
+    end
+    if data.path then
+        check.fail(where, "dates", nil, "field 'dates' names the files; leave out the first values")
+    end
+    data.path, data.date_files = {}, {}
+    for i, files in ipairs(data.dates) do
+        data.date_files[i] = #files
+        table.move(files, 1, #files, #data.path + 1, data.path)
+    end
+    if data.acquired and #data.acquired ~= #data.dates then
+        check.fail(where, "acquired", nil, format("field 'acquired' has %d dates, and field 'dates' %d", #data.acquired,
+                                                  #data.dates))
+    end
+end
+
 local function rule_scene(where, data)
+    if data.kind == "scene" then
+        flatten_dates(where, data)
+    end
     check_names(where, nil, "the path", data.path)
+    if data.location and (data.location[1] < -90 or data.location[1] > 90) then
+        check.fail(where, "location", nil, format("field 'location' has the latitude %.14g; wanted -90 to 90, latitude "
+                                                  .. "first", data.location[1]))
+    end
     if (data.offset or data.unit) and not data.scale then
         local field = data.offset and "offset" or "unit"
         check.fail(where, field, nil,

@@ -26,7 +26,9 @@ end
 
 -- ---- stubs ----
 
-local plain_types = { string = "string", integer = "integer", number = "number", boolean = "boolean" }
+local plain_types = {
+    paths = "string[]", string = "string", integer = "integer", number = "number", boolean = "boolean",
+}
 
 local function stub_type(field)
     local words = {}
@@ -151,7 +153,8 @@ end
 local kind_words = {
     fusion = "`terrane.concat` or `terrane.average`",
     export = "`terrane.geotiff`, `terrane.npy` or `terrane.preview`",
-    string = "text", integer = "integer", number = "number", boolean = "`true`, `false`",
+    paths = "a path or a list of paths", string = "text", integer = "integer", number = "number",
+    boolean = "`true`, `false`",
 }
 
 local function number_range(field)

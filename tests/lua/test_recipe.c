@@ -207,6 +207,33 @@ static void test_unit_follows_sensor(void **state)
     trn_recipe_destroy(recipe);
 }
 
+/* Dates become one list of files and how many each date has. */
+static void test_dates_and_places(void **state)
+{
+    (void)state;
+    trn_recipe *recipe =
+        load_good(WITH_SCENE("terrane.scene { dates = { 'a', { 'b', 'c' } }, location = { -33.5, 18 },\n"
+                             "acquired = { '2018-01-28', '2018153' } }"),
+                  NULL);
+    const trn_job_scene *scene = &trn_recipe_job(recipe)->scene;
+    assert_int_equal(scene->path_count, 3);
+    assert_string_equal(scene->paths[2], "c");
+    assert_int_equal(scene->date_count, 2);
+    assert_int_equal(scene->date_files[0], 1);
+    assert_int_equal(scene->date_files[1], 2);
+    assert_int_equal(scene->acquired_count, 2);
+    assert_int_equal(scene->acquired[1].day, 2);
+    assert_int_equal(scene->acquired[1].month, 6);
+    assert_true(scene->has_location && scene->latitude == -33.5 && scene->longitude == 18);
+    trn_recipe_destroy(recipe);
+    recipe = load_good(WITH_ENCODER("terrane.encoder { 'rcf', date = 2, display = 0.3 }"), NULL);
+    const trn_job_encoder *encoder = &trn_recipe_job(recipe)->encoders[0];
+    assert_true(encoder->date == 2 && encoder->display == 0.3 && encoder->setting_count == 0);
+    assert_null(trn_recipe_job(recipe)->scene.date_files);
+    assert_false(trn_recipe_job(recipe)->scene.has_location);
+    trn_recipe_destroy(recipe);
+}
+
 /* ---- mistakes, one by one ---- */
 
 typedef struct mistake {
@@ -250,6 +277,21 @@ static const mistake scene_mistakes[] = {
     {WITH_SCENE("terrane.encoder 'rcf'"), "field 'scene' is a terrane.encoder; wanted terrane.scene"},
     {WITH_SCENE("terrane.scene {}"),
      "recipes/x.lua:3: scene: the first value (path) is missing; wanted a list"},
+    {WITH_SCENE("terrane.scene { 'a', dates = { 'b' } }"),
+     "recipes/x.lua:3: scene: field 'dates' names the files; leave out the first values"},
+    {WITH_SCENE("terrane.scene { dates = { 'b', {} } }"),
+     "scene: field 'dates[2]' is a table; wanted a path or a list of paths"},
+    {WITH_SCENE("terrane.scene { dates = { 'b', { 'c', x = 1 } } }"), "scene: field 'dates[2]' is a table"},
+    {WITH_SCENE("terrane.scene { dates = { 'b', { 'b' } } }"), "scene: the path 'b' stands twice"},
+    {WITH_SCENE("terrane.scene { dates = { 'b', 'c' }, acquired = '2018-01-02' }"),
+     "scene: field 'acquired' has 1 dates, and field 'dates' 2"},
+    {WITH_SCENE("terrane.scene { 'a', acquired = { '2018-02-30' } }"),
+     "field 'acquired[1]' is '2018-02-30'; wanted a date such as 2018-06-02"},
+    {WITH_SCENE("terrane.scene { 'a', location = { 1 } }"),
+     "scene: field 'location' has 1 values; wanted a list of 2, each a number"},
+    {WITH_SCENE("terrane.scene { 'a', location = { 100, 1 } }"),
+     "scene: field 'location' has the latitude 100; wanted -90 to 90, latitude first"},
+    {WITH_SCENE("terrane.images { 'a', dates = { 'b' } }"), "images: field 'dates' is unknown"},
     {WITH_SCENE("terrane.scene { 3 }"), "scene: value 1 (path) is 3; wanted a path"},
     {WITH_SCENE("terrane.scene { 'a', nil, 'c' }"), "scene: value 3 has no meaning here"},
     {WITH_SCENE("terrane.scene { 'a', 'a' }"), "scene: the path 'a' stands twice"},
@@ -748,6 +790,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_images_are_pooled),
         cmocka_unit_test(test_unit_follows_sensor),
+        cmocka_unit_test(test_dates_and_places),
         cmocka_unit_test_setup(test_mistakes, forget_failures),
         cmocka_unit_test_setup(test_line_of_a_field, forget_failures),
         cmocka_unit_test(test_places_for_later_errors),
