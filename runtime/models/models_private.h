@@ -89,8 +89,8 @@ typedef struct trn_family {
     void (*build)(trn_encoder *encoder, const trn_build *build, trn_features *out);
 } trn_family;
 
-extern const trn_family trn_family_vit, trn_family_dofa, trn_family_prithvi, trn_family_galileo,
-    trn_family_presto, trn_family_rcf, trn_family_sam2;
+extern const trn_family trn_family_vit, trn_family_hiera, trn_family_dofa, trn_family_prithvi,
+    trn_family_galileo, trn_family_presto, trn_family_rcf, trn_family_sam2;
 extern const trn_family *const trn_families[];
 extern const size_t trn_family_count;
 /* NULL with err naming the nearest one. */

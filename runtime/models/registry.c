@@ -3,9 +3,9 @@
 
 #include <string.h>
 
-const trn_family *const trn_families[] = {&trn_family_vit,     &trn_family_galileo, &trn_family_dofa,
-                                          &trn_family_prithvi, &trn_family_presto,  &trn_family_sam2,
-                                          &trn_family_rcf};
+const trn_family *const trn_families[] = {&trn_family_vit,  &trn_family_hiera,   &trn_family_galileo,
+                                          &trn_family_dofa, &trn_family_prithvi, &trn_family_presto,
+                                          &trn_family_sam2, &trn_family_rcf};
 const size_t trn_family_count = TRN_COUNT(trn_families);
 
 size_t trn_model_count(void)
