@@ -93,6 +93,15 @@ static void format_time(double seconds, char out[32])
         snprintf(out, 32, "%ld:%02ld", whole / 60, whole % 60);
 }
 
+/* Files are counted in bytes, everything else in pieces. */
+static const char *format_amount(double amount, char out[32])
+{
+    if (!strcmp(console.stage, "downloading") || !strcmp(console.stage, "checking"))
+        return trn_format_bytes((uint64_t)amount, out);
+    snprintf(out, 32, "%.3g", amount);
+    return out;
+}
+
 static void draw_bar(uint64_t done, uint64_t total, double elapsed)
 {
     enum { WIDTH = 24 };
@@ -102,8 +111,9 @@ static void draw_bar(uint64_t done, uint64_t total, double elapsed)
         bar[i] = i < (int)(part * WIDTH) ? '#' : '.';
     bar[WIDTH] = 0;
     if (done) format_time(elapsed * (double)(total - done) / (double)done, left);
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %.3g/s  %s left", console.stage, bar, part * 100,
-            elapsed > 0 ? (double)done / elapsed : 0, left);
+    char rate[32];
+    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %s/s  %s left", console.stage, bar, part * 100,
+            format_amount(elapsed > 0 ? (double)done / elapsed : 0, rate), left);
     fflush(stderr);
     console.line_open = done < total;
     if (!console.line_open) fputc('\n', stderr);

@@ -5,8 +5,8 @@
 #include <string.h>
 
 static const trn_command *const commands[] = {
-    &embed_command, &run_command,    &check_command,      &devices_command, &selftest_command,
-    &bench_command, &models_command, &synthesize_command, &version_command,
+    &embed_command, &run_command,    &check_command, &devices_command,    &selftest_command,
+    &bench_command, &models_command, &pull_command,  &synthesize_command, &version_command,
 };
 
 static const trn_command *find_command(const char *name)
@@ -30,7 +30,8 @@ static void overview(trn_text *out)
         "exit status: 0 done, 1 a bug of Terrane, 2 wrong arguments or recipe, 3 input or output failed,\n"
         "  4 damaged file, 5 not supported, 6 too little memory, 7 no device or driver failed,\n"
         "  8 device lost, 9 cancelled\n"
-        "environment: TERRANE_DEVICE, TERRANE_LOG=error|warn|info|debug|trace, TERRANE_PROFILE=1\n");
+        "environment: TERRANE_DEVICE, TERRANE_MODELS (folder of downloaded weights), TERRANE_PROFILE=1,\n"
+        "  TERRANE_LOG=error|warn|info|debug|trace\n");
 }
 
 static trn_status fail_unknown(const char *name, trn_error *err)
