@@ -4,7 +4,8 @@ local terrane = require "terrane"
 local p = terrane.params {
     scene = { default = "data/sentinel2.tif", help = "Sentinel-2 L2A GeoTIFF, reflectance * 10000" },
     weights = { default = "weights/galileo-nano/encoder.pt", help = "Galileo nano encoder weights" },
-    month = { default = 5, min = 0, max = 11, help = "month of acquisition, 0 is January" },
+    month = { default = -1, min = -1, max = 11,
+              help = "month of acquisition, 0 is January; -1: by the date in the scene's name, else June" },
 }
 
 return terrane.embed {

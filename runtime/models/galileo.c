@@ -1,4 +1,4 @@
-/* Galileo: Sentinel-1 and Sentinel-2 bands of one date. Any of its band groups may be missing. */
+/* Galileo: Sentinel-1 and Sentinel-2 bands of one date or several. Any of its band groups may be missing. */
 #include "galileo.h"
 
 #include <string.h>
@@ -20,7 +20,9 @@ enum {
 static const trn_setting_rule settings[GALILEO_SETTINGS] = {
     [GALILEO_PATCH] = {"patch", TRN_SETTING_INT, "8", 1, 8, NULL,
                        "pixels of a patch's side; smaller is finer and slower"},
-    [GALILEO_MONTH] = {"month", TRN_SETTING_INT, "5", 0, 11, NULL, "month of the image, 0 is January"},
+    [GALILEO_MONTH] =
+        {"month", TRN_SETTING_INT, "-1", -1, 11, NULL,
+         "month of the images, 0 is January; -1: those of their dates, 5 when these are unknown"},
     [GALILEO_RESOLUTION] = {"resolution", TRN_SETTING_REAL, "10", 0.01, 10000, NULL, "metres of a pixel"},
     [GALILEO_NDVI] = {"ndvi", TRN_SETTING_CHOICE, "true", 0, 0, TRN_BOOL_CHOICES,
                       "look at NDVI when red and nir are there"},
@@ -92,7 +94,7 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
                                       .unit = radar ? TRN_UNIT_DECIBEL : TRN_UNIT_REFLECTANCE,
                                       .value_scale = radar ? 1 : 10000};
     }
-    enum { CELLS = 8 }; /* per side of a window; training went to 12 */
+    enum { CELLS = 8, MAX_DATES = 24 }; /* cells per side of a window; training went to 12 */
     trn_encoder_spec *spec = &encoder->spec;
     int patch = (int)trn_encoder_int(encoder, GALILEO_PATCH);
     spec->needs_weights = true;
@@ -104,6 +106,8 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     spec->tile = CELLS * patch;
     spec->channels = (int)dim;
     spec->square = true;
+    spec->min_dates = 1;
+    spec->max_dates = (int)TRN_MIN(MAX_DATES, trn_encoder_int(encoder, GALILEO_POSITIONS));
     return TRN_OK;
 }
 
@@ -117,13 +121,21 @@ static int channel_of(const trn_encoder *encoder, int band)
     return -1;
 }
 
-/* Channel i of the image as value [B,1,side,side]: from the stored number, or, where that is normalised, back
- * from it. */
+/* x [B,T,C,h,w] -> [B*T,C,h,w] */
+static trn_tensor *fold_dates(const trn_build *build, trn_tensor *x)
+{
+    return trn_reshape(
+        build->scope.graph, x,
+        TRN_SHAPE(build->batch * build->dates, trn_tensor_dim(x, -3), build->height, build->width));
+}
+
+/* Channel i of the image as value [B*T,1,side,side]: from the stored number, or, where that is normalised,
+ * back from it. */
 static trn_tensor *band_value(const trn_encoder *encoder, const trn_build *build, int channel)
 {
     const trn_encode_options *options = build->options;
     const trn_encoder_band *band = &encoder->spec.bands[trn_encoder_channel_band(encoder, (size_t)channel)];
-    trn_tensor *x = trn_slice(build->scope.graph, build->image, 1, channel, 1);
+    trn_tensor *x = trn_slice(build->scope.graph, fold_dates(build, build->image), 1, channel, 1);
     double scale = options->value_scale ? (double)options->value_scale[channel] : 1;
     double offset = options->value_offset ? (double)options->value_offset[channel] : 0;
     if (options->normalize == TRN_NORMALIZE_NONE) {
@@ -151,18 +163,36 @@ static trn_tensor *ndvi(const trn_encoder *encoder, const trn_build *build)
 static void split_groups(const trn_encoder *encoder, const trn_build *build, trn_tensor **groups)
 {
     size_t count = trn_encoder_channel_count(encoder);
+    trn_tensor *x = fold_dates(build, build->x);
     for (size_t i = 0, end; i < count; i = end) {
         int group = statistics[trn_encoder_channel_band(encoder, i)].group;
         for (end = i + 1; end < count && statistics[trn_encoder_channel_band(encoder, end)].group == group;
              end++) {
         }
-        groups[group] = trn_slice(build->scope.graph, build->x, 1, (int64_t)i, (int64_t)(end - i));
+        groups[group] = trn_slice(build->scope.graph, x, 1, (int64_t)i, (int64_t)(end - i));
     }
+}
+
+/* 0..11 of each date */
+static const int *months_of(const trn_encoder *encoder, int64_t dates)
+{
+    enum { USUAL = 5 };
+    int month = (int)trn_encoder_int(encoder, GALILEO_MONTH);
+    int *months = trn_arena_array(encoder->arena, (size_t)dates, sizeof *months);
+    for (int64_t t = 0; months && t < dates; t++) {
+        months[t] = month >= 0 ? month : USUAL;
+        if (month < 0 && encoder->dates) months[t] = encoder->dates[t].month - 1;
+    }
+    return months;
 }
 
 static void build_galileo(trn_encoder *encoder, const trn_build *build, trn_features *out)
 {
-    int month = (int)trn_encoder_int(encoder, GALILEO_MONTH);
+    const int *months = months_of(encoder, build->dates);
+    if (!months) {
+        trn_graph_fail(build->scope.graph, "no memory for months");
+        return;
+    }
     galileo_size size = {.dim = trn_encoder_int(encoder, GALILEO_DIM),
                          .depth = trn_encoder_int(encoder, GALILEO_DEPTH),
                          .heads = trn_encoder_int(encoder, GALILEO_HEADS),
@@ -170,11 +200,11 @@ static void build_galileo(trn_encoder *encoder, const trn_build *build, trn_feat
                          .mlp_ratio = trn_encoder_real(encoder, GALILEO_MLP_RATIO),
                          .eps = trn_encoder_real(encoder, GALILEO_EPS)};
     galileo_inputs inputs = {.batch = build->batch,
-                             .times = 1,
+                             .times = build->dates,
                              .side = build->height,
                              .patch = trn_encoder_int(encoder, GALILEO_PATCH),
                              .resolution = trn_encoder_real(encoder, GALILEO_RESOLUTION),
-                             .months = &month,
+                             .months = months,
                              .shared_months = true};
     galileo_outputs outputs;
     split_groups(encoder, build, inputs.space_time);

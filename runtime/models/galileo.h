@@ -1,4 +1,4 @@
-/* Galileo's inside: all of its inputs and masks, of which the encoder of galileo.c uses one date of images.
+/* Galileo's inside: all of its inputs and masks, of which the encoder of galileo.c uses images.
  */
 #ifndef TRN_GALILEO_H
 #define TRN_GALILEO_H

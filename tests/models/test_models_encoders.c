@@ -56,7 +56,7 @@ static void test_settings(void **state)
     expect_create_error("mae-vit-base", "mean", "1,2", "3 numbers");
     expect_create_error("mae-vit-base", "std", "1,0,2", "positive");
     expect_create_error("mae-vit-base", "bands", "red,,blue", "must name 3 bands");
-    expect_create_error("galileo-nano", "month", "12", "from 0 to 11");
+    expect_create_error("galileo-nano", "month", "12", "from -1 to 11");
     expect_create_error("galileo-nano", "dim", "100", "multiple of heads=8");
     expect_create_error("rcf", "features", "3", "must be even");
     expect_create_error("rcf", "patch", "4", "odd");
@@ -64,7 +64,7 @@ static void test_settings(void **state)
     trn_text text = {0};
     trn_error err = {0};
     assert_trn_ok(trn_model_settings("galileo-nano", &text, &err), err);
-    assert_non_null(strstr(trn_text_get(&text), "month=5 (0..11): month of the image"));
+    assert_non_null(strstr(trn_text_get(&text), "month=-1 (-1..11): month of the images"));
     trn_text_free(&text);
 }
 

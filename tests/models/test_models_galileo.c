@@ -422,6 +422,60 @@ static void test_only_present_groups(void **state)
     trn_weights_close(weights);
 }
 
+/* Two dates make a token each in every place: embedded as single dates are, encoded with their own months. */
+static void test_dates(void **state)
+{
+    (void)state;
+    enum { PIXELS = 3 * 16 * 16, DIM = 128, CELLS = 4 };
+    static const trn_band_offer rgb[] = {{"blue", 0}, {"green", 0}, {"red", 0}};
+    const trn_encode_options options = {.pool = TRN_FEATURES_DENSE};
+    const trn_date days[] = {{2020, 3, 1, 61}, {2020, 11, 1, 306}};
+    const trn_setting march = {"month", "2"};
+    int index[16];
+    size_t count;
+    trn_error err = {0};
+    trn_weights *weights, *again;
+    trn_encoder *one = open_encoder(rgb, 3, &march, 1, &weights, index, &count, NULL);
+    trn_encoder *two = open_encoder(rgb, 3, NULL, 0, &again, index, &count, NULL);
+    assert_trn_ok(trn_encoder_choose_dates(two, 2, days, &err), err);
+    assert_trn_fails(trn_encoder_choose_dates(two, 25, NULL, &err), TRN_ERR_ARGUMENT, err, "1 to 24 dates");
+    staged a = {0}, b = {0}, c = {.graph = trn_graph_create()};
+    build_public(one, &a, 3, &options);
+    build_public(one, &b, 3, &options);
+    trn_features features;
+    trn_tensor *image = trn_input(c.graph, "image", TRN_F32, TRN_SHAPE(1, 2, 3, 16, 16));
+    assert_trn_ok(trn_encoder_build_stages(two, c.graph, image, &options, &features, staged_add, &c, &err),
+                  err);
+    float *values = test_hash_values("two dates", 2 * PIXELS, 2000, 2200);
+    trn_named_data input = {"image", values};
+    staged_run_reference(&a, &input, 1);
+    staged_run_device(&c, &input, 1);
+    input.data = values + PIXELS;
+    staged_run_reference(&b, &input, 1);
+    const float *first = staged_get(&a, "proj_s_t"), *second = staged_get(&b, "proj_s_t"),
+                *both = staged_get(&c, "proj_s_t");
+    const float *march_token = staged_get(&a, "enc_s_t"), *tokens = staged_get(&c, "enc_s_t");
+    double scale = largest(march_token, CELLS * DIM), other = 0;
+    for (size_t cell = 0; cell < CELLS; cell++) {
+        const float *pair = both + 2 * cell * DIM;
+        assert_true(test_worst_error(pair, first + cell * DIM, DIM, scale) < 1e-5);
+        assert_true(test_worst_error(pair + DIM, second + cell * DIM, DIM, scale) < 1e-5);
+        assert_true(test_worst_error(tokens + 2 * cell * DIM, march_token + cell * DIM, DIM, scale) < 1e-5);
+        /* the second date has its own time and month */
+        other = test_worst_error(tokens + (2 * cell + 1) * DIM, staged_get(&b, "enc_s_t") + cell * DIM, DIM,
+                                 scale);
+        assert_true(other > 1e-2);
+    }
+    free(values);
+    staged_close(&a);
+    staged_close(&b);
+    staged_close(&c);
+    trn_encoder_destroy(one);
+    trn_encoder_destroy(two);
+    trn_weights_close(weights);
+    trn_weights_close(again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +490,7 @@ int main(void)
         cmocka_unit_test(test_public_encoder),
         cmocka_unit_test(test_ndvi_of_nothing),
         cmocka_unit_test(test_only_present_groups),
+        cmocka_unit_test(test_dates),
     };
     return cmocka_run_group_tests(tests, NULL, close_gpu);
 }
