@@ -30,6 +30,7 @@ typedef struct hiera_grid {
 } hiera_grid;
 int64_t trn_hiera_units(const hiera_grid *grid);
 
+/* What settings say: the state of an encoder of the family. */
 typedef struct hiera_config {
     int64_t dim, heads; /* of the first stage; both double with every stage */
     int depth[HIERA_STAGES];

@@ -501,6 +501,39 @@ static void test_variants(void **state)
     }
 }
 
+/* One table of positions for all steps of a series, in windows of another size than the table's. */
+static void test_joint_positions(void **state)
+{
+    (void)state;
+    enum { DIM = 16, STEPS = 2, ROWS = 8, COLUMNS = 16, OWN = 64, FRAMES = 4 };
+    trn_setting settings[TRN_COUNT(tiny_video) + 1];
+    memcpy(settings, tiny_video, sizeof tiny_video);
+    settings[TRN_COUNT(tiny_video)] = (trn_setting){"sep_pos_embed", "false"};
+    trn_weights *weights = open_weights(NULL);
+    trn_encoder *encoder = load("hiera-tiny", settings, TRN_COUNT(settings), weights, NULL);
+    test_tensor x = {.ndim = 5, .shape = {1, FRAMES, 3, 32, 64}, .count = FRAMES * 3 * 32 * 64};
+    x.data = test_hash_values("a series", x.count, 1.5, 0);
+    trn_named_data input = {"x", x.data};
+    staged s = build_stages(encoder, &x, &as_is_dense, NULL);
+    staged_run_device(&s, &input, 1);
+    float *table = read_weight(weights, "", "pos_embed", TRN_SHAPE(1, STEPS * OWN, DIM));
+    const float *before = staged_get(&s, "patch_embed"), *after = staged_get(&s, "pos_unrolled");
+    const hiera_grid grid = {STEPS, ROWS, COLUMNS};
+    int32_t index[STEPS * ROWS * COLUMNS];
+    trn_hiera_unroll(&grid, index);
+    for (int i = 0; i < STEPS * ROWS * COLUMNS * DIM; i++) {
+        int place = index[i / DIM], k = i % DIM, step = place / (ROWS * COLUMNS);
+        double wanted = plain_position(table + (ptrdiff_t)step * OWN * DIM, encoder->state,
+                                       place / COLUMNS % ROWS, place % COLUMNS, ROWS, COLUMNS, k);
+        assert_true(fabs((double)before[place * DIM + k] + wanted - (double)after[i]) < 1e-5);
+    }
+    free(table);
+    free(x.data);
+    staged_close(&s);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
 /* ---- masks ---- */
 
 typedef struct masked_run {
@@ -670,6 +703,68 @@ static void test_nothing_hidden(void **state)
     x = golden_image("hiera_tiny_video");
     compare_whole("hiera-tiny", tiny_video, TRN_COUNT(tiny_video), &x, 2);
     free(x.data);
+}
+
+/* Where attention stays within units, a kept unit sees of the others only that their pixels are 0. */
+static void test_kept_units_of_series(void **state)
+{
+    (void)state;
+    enum { BATCH = 2, FRAMES = 4, PLANES = 3, UNITS = 4, KEPT = 2, SIDE = 32, WIDTH = 2 * SIDE };
+    static const uint8_t keep[BATCH][UNITS] = {{0, 1, 1, 0}, {1, 0, 0, 1}}; /* step, column */
+    trn_setting settings[TRN_COUNT(tiny_video) + 1];
+    memcpy(settings, tiny_video, sizeof tiny_video);
+    settings[TRN_COUNT(tiny_video)] = (trn_setting){"mask_unit_attn", "1,1,1,1"};
+    trn_error err = {0};
+    trn_weights *weights = open_weights(NULL);
+    trn_encoder *encoder = load("hiera-tiny", settings, TRN_COUNT(settings), weights, NULL);
+    trn_arena *arena = trn_arena_create();
+    test_tensor x = {.ndim = 5, .shape = {BATCH, FRAMES, PLANES, SIDE, WIDTH}};
+    x.count = BATCH * FRAMES * PLANES * SIDE * WIDTH;
+    x.data = test_hash_values("a series", x.count, 1.5, 0);
+    staged masked = {.graph = trn_graph_create()}, whole = build_stages(encoder, &x, &as_is_dense, NULL);
+    trn_build build = {.scope = trn_scope_root(masked.graph, &encoder->parameters),
+                       .x = image_input(masked.graph, &x),
+                       .batch = BATCH,
+                       .dates = FRAMES,
+                       .height = SIDE,
+                       .width = WIDTH,
+                       .stage = staged_add,
+                       .stage_user = &masked};
+    hiera_grid grid = trn_hiera_grid(encoder->state, &build);
+    hiera_mask_tables tables;
+    hiera_masked out;
+    assert_trn_ok(trn_hiera_mask_make(encoder->state, &grid, BATCH, keep[0], arena, &tables, &err), err);
+    hiera_mask mask = trn_hiera_mask_constants(masked.graph, &tables);
+    trn_hiera_build_masked(&build, encoder->state, &mask, &out);
+    assert_trn_ok(trn_graph_status(masked.graph, &err), err);
+    trn_named_data input = {"x", x.data};
+    staged_run_device(&masked, &input, 1);
+    for (int64_t i = 0; i < x.count; i++) {
+        int64_t column = i % WIDTH / SIDE, frame = i / (PLANES * SIDE * WIDTH) % FRAMES;
+        if (!keep[i / (FRAMES * PLANES * SIDE * WIDTH)][frame / 2 * 2 + column]) x.data[i] = 0;
+    }
+    staged_run_device(&whole, &input, 1);
+    for (int stage = 0; stage < HIERA_STAGES; stage++) {
+        char name[32];
+        snprintf(name, sizeof name, "intermediate%d", stage);
+        const float *a = staged_get(&masked, name), *b = staged_get(&whole, name);
+        int64_t side = 8 >> stage, c = 16 << stage, at = 0;
+        for (int64_t unit = 0; unit < BATCH * UNITS; unit++) {
+            if (!keep[unit / UNITS][unit % UNITS]) continue;
+            for (int64_t i = 0; i < side * side * c; i++, at++) {
+                int64_t row = i / c / side, column = unit % 2 * side + i / c % side;
+                float wanted = b[((unit / 2 * side + row) * 2 * side + column) * c + i % c];
+                assert_true(fabsf(a[at] - wanted) < 1e-4F);
+            }
+        }
+        assert_int_equal(at, masked.sizes[staged_find(&masked, name)]);
+    }
+    free(x.data);
+    staged_close(&masked);
+    staged_close(&whole);
+    trn_arena_destroy(arena);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
 }
 
 static void test_mask_errors(void **state)
@@ -1020,6 +1115,8 @@ int main(void)
         cmocka_unit_test(test_autoencoder),
         cmocka_unit_test(test_nothing_hidden),
         cmocka_unit_test(test_mask_errors),
+        cmocka_unit_test(test_joint_positions),
+        cmocka_unit_test(test_kept_units_of_series),
         cmocka_unit_test(test_pretraining_files),
         cmocka_unit_test(test_other_sizes),
         cmocka_unit_test(test_settings),
