@@ -102,6 +102,14 @@ const char *trn_band_common(const char *spelling)
     return NULL;
 }
 
+const char *trn_band_stand_in(const char *common)
+{
+    static const char *const pairs[][2] = {{"nir", "nir08"}, {"nir08", "nir"}};
+    for (size_t i = 0; i < TRN_COUNT(pairs); i++)
+        if (!strcmp(pairs[i][0], common)) return pairs[i][1];
+    return NULL;
+}
+
 int trn_sensor_band(const trn_sensor *sensor, const char *name)
 {
     for (size_t i = 0; i < sensor->band_count; i++)

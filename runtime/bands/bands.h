@@ -61,6 +61,10 @@ int trn_sensor_band(const trn_sensor *sensor, const char *name);
 /* The common name that a spelling of one means ("NIR_NARROW" -> "nir08", "Red" -> "red"); NULL for any other
  * text, sensors' own names included. */
 const char *trn_band_common(const char *spelling);
+/* The common name of the band that may stand in for one that a scene lacks, when the scene's sensor has only
+ * one of the two: near infrared is "nir" (broad, Sentinel-2 B08) or "nir08" (narrow, B8A, and what STAC calls
+ * Landsat's). NULL: none may. */
+const char *trn_band_stand_in(const char *common);
 /* Which bands of the sensor a file of `count` unnamed bands holds, in order: all of them; or all but pan; or
  * all but pan and thermal (a Landsat 7 file of 6 bands is 1,2,3,4,5,7); or all but pan, thermal and cirrus (a
  * Sentinel-2 L1C file of 12). The first of these with that count; false when none has it. indices [count]. */

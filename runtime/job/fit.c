@@ -153,7 +153,7 @@ trn_status job_plan_learn(job_plan *plan, trn_error *err)
 {
     job_samples samples = {0};
     trn_status status = sample(plan, &samples, err);
-    if (status == TRN_OK) status = job_units_check_range(plan, &samples, err);
+    if (status == TRN_OK) status = job_ranges_check(plan, &samples, err);
     for (size_t i = 0; status == TRN_OK && i < plan->encoder_count; i++)
         status =
             job_blame(plan->hooks, learn_member(plan, &plan->encoders[i], &samples, err), TRN_JOB_ENCODER, i);

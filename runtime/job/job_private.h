@@ -12,13 +12,20 @@ typedef struct planned_encoder {
     const trn_encoder_spec *spec;
     trn_weights *weights;
     size_t channel_count;
-    int *channels; /* [channel_count] indices into plan.bands */
+    int *channels;      /* [channel_count] indices into plan.bands */
+    const char **asked; /* [channel_count] by which names the encoder took them */
     /* [channel_count]: stored to the encoder's values; z-score statistics, or NULL; stored values of the
      * scene's mean colour when positions are removed, or NULL */
     float *scale, *offset, *mean, *std, *blank;
-    bool converts;     /* scale and offset are used */
-    float *low, *high; /* [channel_count] stored values are held within these, or NULL */
+    bool converts;                     /* scale and offset are used */
+    float *low, *high;                 /* [channel_count] stored values are held within these, or NULL */
+    struct measured_channel *measured; /* [channel_count] of the values, sampled; NULL: nothing was valid */
 } planned_encoder;
+
+/* What the sampled values of a channel are. */
+typedef struct measured_channel {
+    double low, high, mean, std;
+} measured_channel;
 
 /* One date of a series. */
 typedef struct job_date {
@@ -48,6 +55,7 @@ typedef struct job_plan {
 
     bool images;              /* every path gives one vector */
     bool pooled;              /* one vector per window: images, or tile_vectors */
+    bool draws;               /* encoders come with the decoders that they were trained with */
     const char *const *paths; /* [path_count] */
     size_t path_count;
     char **listed; /* owned paths of a folder, or NULL */
@@ -77,6 +85,9 @@ typedef struct job_plan {
 /* Everything that needs no device and no pixel. On failure the plan is empty. */
 trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
                            trn_error *err);
+/* The same with encoders that draw (trn_masked_create). */
+trn_status job_plan_create_drawing(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
+                                   trn_error *err);
 void job_plan_destroy(job_plan *plan);
 /* A remark for the user. Warnings about the input become errors when the job is strict. */
 void job_plan_note(const job_plan *plan, const char *fmt, ...) TRN_PRINTF(2, 3);
@@ -112,15 +123,40 @@ trn_status job_check_outputs(const trn_embed_job *job, const trn_job_hooks *hook
 /* Formats that suit what the plan gives. */
 trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err);
 
+/* ---- bands.c ---- */
+
+/* Common names of the scene's bands; warns where names contradict the file or one another. */
+trn_status job_bands_name(job_plan *plan, trn_error *err);
+/* The encoder's bands out of the scene's, or out of those that the job lists. */
+trn_status job_bands_choose(job_plan *plan, planned_encoder *member, trn_error *err);
+/* Micrometres, as the sensor has it; 0: not known. */
+double job_band_wavelength(const job_plan *plan, int band);
+
 /* ---- units.c ---- */
 
 const char *job_unit_name(trn_unit unit);
 /* Fills scale and offset of every encoder from what the scene's numbers mean to what the encoder wants. */
 trn_status job_units_plan(job_plan *plan, trn_error *err);
-/* Warns when the sampled values cannot be what the encoder was made for. */
-trn_status job_units_check_range(const job_plan *plan, const job_samples *samples, trn_error *err);
+/* Band of the encoder's own table that channel c is, or NULL. */
+const trn_encoder_band *job_member_band(const planned_encoder *member, size_t c);
+/* Unit and scale of the values that channel c should have. */
+typedef struct wanted_values {
+    trn_unit unit;
+    double scale;
+} wanted_values;
+wanted_values job_member_wants(const planned_encoder *member, size_t c);
+
+/* ---- ranges.c ---- */
+
+/* Measures the sampled values, and warns when they cannot be what the encoder was made for. */
+trn_status job_ranges_check(job_plan *plan, const job_samples *samples, trn_error *err);
 
 /* ---- fit.c, statistics.c ---- */
+
+/* Of the channel's values (value = stored, held within the limits, * scale + offset) over the samples of the
+ * dates that the encoder sees. */
+measured_channel job_measure_channel(const job_plan *plan, const planned_encoder *member, size_t channel,
+                                     double scale, double offset, const job_samples *samples);
 
 /* Learns from pixels what the encoders need: rcf filters, z-score statistics; checks value ranges. */
 trn_status job_plan_learn(job_plan *plan, trn_error *err);
@@ -203,6 +239,9 @@ void job_engine_destroy(job_engine *engine);
 /* Writes out_dir/result.json. */
 trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine *engine,
                             const trn_embed_result *result, const char *path, trn_error *err);
+/* Its parts: what every job has in front, and the files at the end; out is written to path. */
+void job_result_begin(const job_plan *plan, trn_gpu *gpu, trn_text *out);
+trn_status job_result_end(const job_plan *plan, trn_text *out, const char *path, trn_error *err);
 /* Text for the sidecar of .npy exports: ids of rows or the grid's place, bands, encoders. malloc'd; NULL: no
  * memory. */
 char *job_result_sidecar(const job_plan *plan);

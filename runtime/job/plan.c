@@ -114,83 +114,10 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
     if (status == TRN_OK) status = check_sensor(plan, err);
     if (status == TRN_OK) status = apply_sensor_nodata(plan, err);
     if (status == TRN_OK) status = job_dates_acquired(plan, err);
-    if (status != TRN_OK) return status;
-    plan->common_names = trn_arena_array(plan->arena, plan->info->band_count, sizeof *plan->common_names);
-    if (!plan->common_names)
-        return trn_fail_memory(err, plan->info->band_count * sizeof(char *), "band names");
-    for (size_t i = 0; i < plan->info->band_count; i++) {
-        const char *name = plan->info->bands[i].name, *common = NULL;
-        int band = plan->sensor ? trn_sensor_band(plan->sensor, name) : -1;
-        if (band >= 0) common = plan->sensor->bands[band].common;
-        if (!common) common = trn_band_common(name);
-        plan->common_names[i] = common ? common : name;
-    }
-    return TRN_OK;
+    return status == TRN_OK ? job_bands_name(plan, err) : status;
 }
 
 /* ---- encoders ---- */
-
-/* Micrometres, as the sensor has it; 0: not known. */
-static double wavelength_of(const job_plan *plan, int band)
-{
-    int known = plan->sensor ? trn_sensor_band(plan->sensor, plan->info->bands[band].name) : -1;
-    return known >= 0 ? plan->sensor->bands[known].wavelength_um : 0;
-}
-
-/* The scene bands an encoder may use: all, or those the job lists, in the job's order. */
-static trn_status allowed_bands(const job_plan *plan, const trn_job_encoder *wish, int *allowed,
-                                trn_band_offer *offers, trn_error *err)
-{
-    size_t count = wish->bands ? wish->band_count : plan->info->band_count;
-    for (size_t i = 0; i < count; i++) {
-        int band = wish->bands ? trn_scene_find_band(plan->scene, wish->bands[i], err) : (int)i;
-        if (band < 0) {
-            if (err && err->code == TRN_OK) err->code = TRN_ERR_ARGUMENT;
-            return trn_wrap(err, "encoder '%s'", wish->model);
-        }
-        for (size_t k = 0; k < i; k++)
-            if (allowed[k] == band)
-                return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': band '%s' is listed twice", wish->model,
-                                plan->info->bands[band].name);
-        allowed[i] = band;
-        offers[i] = (trn_band_offer){plan->common_names[band], wavelength_of(plan, band)};
-    }
-    return TRN_OK;
-}
-
-static trn_status choose_bands(job_plan *plan, planned_encoder *member, trn_error *err)
-{
-    const trn_job_encoder *wish = member->wish;
-    size_t count = wish->bands ? wish->band_count : plan->info->band_count;
-    size_t max = TRN_MAX(count, member->spec->band_count) + 1;
-    int *allowed = trn_arena_array(plan->arena, count + 1, sizeof *allowed);
-    trn_band_offer *offers = trn_arena_array(plan->arena, count + 1, sizeof *offers);
-    int *index = trn_arena_array(plan->arena, max, sizeof *index);
-    trn_text notes = {0};
-    trn_status status = TRN_OK;
-    if (!allowed || !offers || !index) return trn_fail_memory(err, max * sizeof(int), "bands");
-    if (wish->bands && !count)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': the list of bands is empty", wish->model);
-
-    status = allowed_bands(plan, wish, allowed, offers, err);
-    if (status != TRN_OK) return status;
-    status = trn_encoder_choose_bands(member->encoder, offers, count, index, max, &member->channel_count,
-                                      &notes, err);
-    if (notes.length) job_plan_note(plan, "%s", notes.data);
-    trn_text_free(&notes);
-    if (status == TRN_ERR_ARGUMENT && !plan->sensor && !wish->bands && err) {
-        size_t used = strlen(err->message);
-        snprintf(err->message + used, sizeof err->message - used,
-                 "; if the scene has them, say what its bands are: give its sensor or its band names");
-    }
-    if (status != TRN_OK) return status;
-    if (!member->channel_count)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' can use none of the scene's bands", wish->model);
-    for (size_t i = 0; i < member->channel_count; i++)
-        index[i] = allowed[index[i]];
-    member->channels = index; /* scene bands for now; plan_union turns them into places in the shared image */
-    return TRN_OK;
-}
 
 /* Without a path the model's file comes from the store. */
 static trn_status open_weights(job_plan *plan, planned_encoder *member, trn_error *err)
@@ -235,8 +162,10 @@ static trn_status plan_encoder(job_plan *plan, size_t i, trn_error *err)
     const trn_job_encoder *wish = &plan->job->encoders[i];
     planned_encoder *member = &plan->encoders[i];
     member->wish = wish;
+    trn_status (*create_encoder)(const char *, const trn_setting *, size_t, trn_encoder **, trn_error *) =
+        plan->draws ? trn_masked_create : trn_encoder_create;
     trn_status status =
-        trn_encoder_create(wish->model, wish->settings, wish->setting_count, &member->encoder, err);
+        create_encoder(wish->model, wish->settings, wish->setting_count, &member->encoder, err);
     if (status != TRN_OK) return status;
     plan->handles[i] = member->encoder;
     member->spec = trn_encoder_get_spec(member->encoder);
@@ -250,7 +179,7 @@ static trn_status plan_encoder(job_plan *plan, size_t i, trn_error *err)
             "for one vector per tile",
             wish->model);
     status = job_dates_choose(plan, member, err);
-    if (status == TRN_OK) status = choose_bands(plan, member, err);
+    if (status == TRN_OK) status = job_bands_choose(plan, member, err);
     if (status == TRN_OK) status = bind_weights(plan, member, err);
     return status;
 }
@@ -412,10 +341,10 @@ static trn_status plan_scene_windows(job_plan *plan, trn_error *err)
     return TRN_OK;
 }
 
-trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
-                           trn_error *err)
+static trn_status create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks, bool draws,
+                         trn_error *err)
 {
-    *plan = (job_plan){.job = job, .hooks = hooks};
+    *plan = (job_plan){.job = job, .hooks = hooks, .draws = draws};
     trn_status status = TRN_OK;
     if (job->batch < 0 || job->batch > 4096) {
         status =
@@ -439,6 +368,18 @@ trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_j
 fail:
     job_plan_destroy(plan);
     return status;
+}
+
+trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
+                           trn_error *err)
+{
+    return create(plan, job, hooks, false, err);
+}
+
+trn_status job_plan_create_drawing(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
+                                   trn_error *err)
+{
+    return create(plan, job, hooks, true, err);
 }
 
 void job_plan_destroy(job_plan *plan)

@@ -16,33 +16,34 @@ void job_member_dates(const job_plan *plan, const planned_encoder *member, size_
     *end = date ? date : plan->date_count;
 }
 
-typedef struct channel_statistics {
-    double mean, std;
-} channel_statistics;
-
-/* Of value * scale + offset over the samples of a channel. */
-static channel_statistics measure_channel(const job_plan *plan, const planned_encoder *member, size_t channel,
-                                          double scale, double offset, const job_samples *samples)
+measured_channel job_measure_channel(const job_plan *plan, const planned_encoder *member, size_t channel,
+                                     double scale, double offset, const job_samples *samples)
 {
     size_t area = (size_t)samples->side * (size_t)samples->side, first, end;
     job_member_dates(plan, member, &first, &end);
     size_t dates = end - first, windows = samples->count * dates;
+    double lowest = member->low ? (double)member->low[channel] : -INFINITY;
+    double highest = member->high ? (double)member->high[channel] : INFINITY;
     double sum = 0, squares = 0, count = (double)windows * (double)area;
+    measured_channel m = {.low = INFINITY, .high = -INFINITY};
     for (size_t w = 0; w < windows; w++) {
         const float *values = job_sample(samples, w / dates, first + w % dates, member->channels[channel]);
         /* a window at a time: sums stay near each other in size */
         double window = 0, window_squares = 0;
         for (size_t i = 0; i < area; i++) {
-            double value = (double)values[i] * scale + offset;
+            double value = fmin(fmax((double)values[i], lowest), highest) * scale + offset;
             window += value;
             window_squares += value * value;
+            m.low = TRN_MIN(m.low, value);
+            m.high = TRN_MAX(m.high, value);
         }
         sum += window;
         squares += window_squares;
     }
-    double mean = sum / count, variance = squares / count - mean * mean;
-    /* a constant band becomes zeros */
-    return (channel_statistics){mean, variance > 1e-12 * mean * mean ? sqrt(variance) : 1};
+    m.mean = sum / count;
+    double variance = squares / count - m.mean * m.mean;
+    m.std = variance > 1e-12 * m.mean * m.mean ? sqrt(variance) : 0;
+    return m;
 }
 
 trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, const job_samples *samples,
@@ -53,10 +54,10 @@ trn_status job_zscore_measure(const job_plan *plan, planned_encoder *member, con
     member->std = trn_arena_array(plan->arena, n, sizeof(float));
     if (!member->mean || !member->std) return trn_fail_memory(err, n * sizeof(float), "z-score statistics");
     for (size_t c = 0; c < n; c++) {
-        channel_statistics s =
-            measure_channel(plan, member, c, (double)member->scale[c], (double)member->offset[c], samples);
-        member->mean[c] = (float)s.mean;
-        member->std[c] = (float)s.std;
+        measured_channel m = job_measure_channel(plan, member, c, (double)member->scale[c],
+                                                 (double)member->offset[c], samples);
+        member->mean[c] = (float)m.mean;
+        member->std[c] = m.std > 0 ? (float)m.std : 1; /* a constant band becomes zeros */
     }
     return TRN_OK;
 }
@@ -68,6 +69,6 @@ trn_status job_blank_measure(const job_plan *plan, planned_encoder *member, cons
     member->blank = trn_arena_array(plan->arena, n, sizeof(float));
     if (!member->blank) return trn_fail_memory(err, n * sizeof(float), "the mean colour");
     for (size_t c = 0; c < n; c++)
-        member->blank[c] = (float)measure_channel(plan, member, c, 1, 0, samples).mean;
+        member->blank[c] = (float)job_measure_channel(plan, member, c, 1, 0, samples).mean;
     return TRN_OK;
 }

@@ -1,10 +1,8 @@
-/* Units: from the numbers of a scene to the values an encoder was made for, and noticing when they cannot be
- * those. */
+/* Units: from the numbers of a scene to the values an encoder was made for. */
 #include "job_private.h"
 
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 const char *job_unit_name(trn_unit unit)
@@ -76,38 +74,81 @@ static trn_status match_units(const job_plan *plan, const planned_encoder *membe
             "encoder '%s' was made for %s values, and the unit of the scene's numbers is not known: they "
             "are fed as they are; give the sensor, or a scale and a unit",
             spec->name, job_unit_name(spec->unit));
-    return trn_fail(
-        err, TRN_ERR_ARGUMENT,
-        "encoder '%s' wants %s values, but the scene's numbers are %s: give a scale, an offset and the unit "
-        "%s, or normalise by z-score",
-        spec->name, job_unit_name(spec->unit), job_unit_name(have), job_unit_name(spec->unit));
+    bool display = have == TRN_UNIT_REFLECTANCE && spec->unit == TRN_UNIT_BYTE;
+    return trn_fail(err, TRN_ERR_ARGUMENT,
+                    "encoder '%s' wants %s values, but the scene's numbers are %s: %sgive a scale, an offset "
+                    "and the unit "
+                    "%s, or normalise by z-score",
+                    spec->name, job_unit_name(spec->unit), job_unit_name(have),
+                    display ? "say which reflectance becomes 255 (--display 0.3, or display = 0.3 of the "
+                              "encoder in a recipe), "
+                            : "",
+                    job_unit_name(spec->unit));
 }
 
-/* What the encoder wants of one channel: its own band's unit and scale, which differ from the encoder's where
- * radar stands beside optical bands. */
-typedef struct wanted_values {
-    trn_unit unit;
-    double scale;
-} wanted_values;
-
-static wanted_values wanted_of(const job_plan *plan, const planned_encoder *member, size_t channel)
+/* Reflectance to display bytes needs a scene of reflectance, an encoder of bytes, and values that are fed. */
+static trn_status check_display(const job_plan *plan, const planned_encoder *member, trn_error *err)
 {
     const trn_encoder_spec *spec = member->spec;
-    const char *name = plan->common_names[plan->bands[member->channels[channel]]];
-    wanted_values wanted = {spec->unit, spec->value_scale != 0 ? spec->value_scale : 1};
-    for (size_t i = 0; i < spec->band_count; i++) {
-        const trn_encoder_band *band = &spec->bands[i];
-        if (strcmp(band->name, name) != 0) continue;
-        return (wanted_values){band->unit, band->value_scale != 0 ? band->value_scale : 1};
-    }
-    return wanted;
+    double display = member->wish->display;
+    if (!(display > 0) || isinf(display))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': display is %g; wanted a reflectance above 0",
+                        spec->name, display);
+    if (spec->unit != TRN_UNIT_BYTE)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "encoder '%s' wants %s values: display is for encoders of display bytes", spec->name,
+                        job_unit_name(spec->unit));
+    if (member->wish->normalize == TRN_NORMALIZE_NONE)
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "encoder '%s': numbers are fed as they are read (normalize none), so display says nothing",
+            spec->name);
+    if (scene_unit(plan) == TRN_UNIT_REFLECTANCE) return TRN_OK;
+    return trn_fail(
+        err, TRN_ERR_ARGUMENT,
+        "encoder '%s': display is for scenes of reflectance, and this one's numbers are %s: give the "
+        "sensor, or a scale and the unit reflectance",
+        spec->name, job_unit_name(scene_unit(plan)));
+}
+
+/* 0 .. display of reflectance becomes 0 .. 255, and nothing lies outside. */
+static void plan_display(const job_plan *plan, planned_encoder *member, size_t c)
+{
+    double scale, offset, factor = 255 / member->wish->display;
+    member->low[c] = -FLT_MAX;
+    member->high[c] = FLT_MAX;
+    if (job_member_wants(member, c).unit != TRN_UNIT_BYTE) return;
+    to_physical(plan, &plan->info->bands[plan->bands[member->channels[c]]], &scale, &offset);
+    double black = -offset / scale, white = (member->wish->display - offset) / scale;
+    member->low[c] = (float)TRN_MIN(black, white);
+    member->high[c] = (float)TRN_MAX(black, white);
+    member->scale[c] = (float)(scale * factor);
+    member->offset[c] = (float)(offset * factor);
+    member->converts = true;
+}
+
+const trn_encoder_band *job_member_band(const planned_encoder *member, size_t c)
+{
+    const trn_encoder_spec *spec = member->spec;
+    for (size_t i = 0; i < spec->band_count; i++)
+        if (!strcmp(spec->bands[i].name, member->asked[c])) return &spec->bands[i];
+    return NULL;
+}
+
+/* Its own band's unit and scale differ from the encoder's where radar stands beside optical bands. */
+wanted_values job_member_wants(const planned_encoder *member, size_t c)
+{
+    const trn_encoder_spec *spec = member->spec;
+    const trn_encoder_band *band = job_member_band(member, c);
+    if (band) return (wanted_values){band->unit, band->value_scale != 0 ? band->value_scale : 1};
+    return (wanted_values){spec->unit, spec->value_scale != 0 ? spec->value_scale : 1};
 }
 
 /* One channel's scale and offset. `same`: the scene's numbers are in the encoder's unit. A band of another
  * unit than the encoder's is fed as it is read, unless the scene is in that unit. */
 static void plan_channel(const job_plan *plan, planned_encoder *member, size_t c, bool same)
 {
-    wanted_values wanted = wanted_of(plan, member, c);
+    wanted_values wanted = job_member_wants(member, c);
     double scale = 1, offset = 0, factor = 1;
     bool main_unit = wanted.unit == member->spec->unit;
     if (wanted.unit != TRN_UNIT_ANY && (main_unit || wanted.unit == scene_unit(plan)))
@@ -125,11 +166,21 @@ static trn_status plan_member(job_plan *plan, planned_encoder *member, trn_error
     member->scale = trn_arena_array(plan->arena, n, sizeof(float));
     member->offset = trn_arena_array(plan->arena, n, sizeof(float));
     if (!member->scale || !member->offset) return trn_fail_memory(err, n * sizeof(float), "band scales");
-    bool same = true;
-    trn_status status = spec->unit == TRN_UNIT_ANY ? TRN_OK : match_units(plan, member, &same, err);
+    bool same = true, display = member->wish->display != 0;
+    trn_status status = TRN_OK;
+    if (display) {
+        status = check_display(plan, member, err);
+        member->low = trn_arena_array(plan->arena, n, sizeof(float));
+        member->high = trn_arena_array(plan->arena, n, sizeof(float));
+        if (!member->low || !member->high) return trn_fail_memory(err, n * sizeof(float), "band limits");
+    } else if (spec->unit != TRN_UNIT_ANY) {
+        status = match_units(plan, member, &same, err);
+    }
     if (status != TRN_OK) return status;
-    for (size_t c = 0; c < n; c++)
+    for (size_t c = 0; c < n; c++) {
         plan_channel(plan, member, c, same);
+        if (display) plan_display(plan, member, c);
+    }
     return TRN_OK;
 }
 
@@ -150,108 +201,6 @@ trn_status job_units_plan(job_plan *plan, trn_error *err)
     for (size_t i = 0; i < plan->encoder_count; i++) {
         trn_status status =
             job_blame(plan->hooks, plan_member(plan, &plan->encoders[i], err), TRN_JOB_ENCODER, i);
-        if (status != TRN_OK) return status;
-    }
-    return TRN_OK;
-}
-
-/* ---- ranges ---- */
-
-typedef struct band_range {
-    double low, high, mean;
-} band_range;
-
-static band_range measure(const job_plan *plan, const planned_encoder *member, size_t channel,
-                          const job_samples *samples)
-{
-    size_t area = (size_t)samples->side * (size_t)samples->side, first, end;
-    band_range range = {.low = DBL_MAX, .high = -DBL_MAX};
-    job_member_dates(plan, member, &first, &end);
-    size_t dates = end - first, windows = samples->count * dates;
-    for (size_t w = 0; w < windows; w++) {
-        const float *values = job_sample(samples, w / dates, first + w % dates, member->channels[channel]);
-        for (size_t i = 0; i < area; i++) {
-            double value =
-                (double)values[i] * (double)member->scale[channel] + (double)member->offset[channel];
-            range.low = TRN_MIN(range.low, value);
-            range.high = TRN_MAX(range.high, value);
-            range.mean += value / ((double)area * (double)windows);
-        }
-    }
-    return range;
-}
-
-/* What values of a unit can be; NULL when they can be that. */
-static const char *impossible(trn_unit unit, double low, double high)
-{
-    switch (unit) {
-    case TRN_UNIT_REFLECTANCE:
-        if (high > 5) return "reflectance is rarely above 1: is a scale missing?";
-        if (high < 0.03) return "hardly any ground is that dark: is the scale too small, or are these bytes?";
-        break;
-    case TRN_UNIT_BYTE:
-        if (high <= 1.5) return "bytes go to 255: are these reflectances?";
-        if (high > 512 || low < -256) return "bytes go from 0 to 255: is a scale missing?";
-        break;
-    case TRN_UNIT_DECIBEL:
-        if (low > 0 || high > 100) return "backscatter in decibel is mostly negative: is this linear power?";
-        break;
-    case TRN_UNIT_KELVIN:
-        if (high < 100 || low > 400) return "ground is between 200 and 350 kelvin";
-        break;
-    case TRN_UNIT_ANY:
-        break;
-    }
-    return NULL;
-}
-
-/* One warning for the bands of one unit, from `first` on, when together they are out of range. */
-static trn_status check_unit(const job_plan *plan, const planned_encoder *member, size_t first,
-                             const job_samples *samples, trn_error *err)
-{
-    const trn_encoder_spec *spec = member->spec;
-    wanted_values wanted = wanted_of(plan, member, first);
-    double factor = wanted.scale, low = DBL_MAX, high = -DBL_MAX;
-    size_t brightest = first;
-    for (size_t c = first; c < member->channel_count; c++) {
-        if (wanted_of(plan, member, c).unit != wanted.unit) continue;
-        band_range range = measure(plan, member, c, samples);
-        low = TRN_MIN(low, range.low);
-        if (range.high > high) {
-            high = range.high;
-            brightest = c;
-        }
-    }
-    const char *why = impossible(wanted.unit, low / factor, high / factor);
-    if (!why) return TRN_OK;
-    const char *band = plan->common_names[plan->bands[member->channels[brightest]]];
-    return job_plan_warn(
-        plan, err,
-        "encoder '%s' wants %s values times %g, and gets %.6g to %.6g (sampled; highest in band '%s'): %s",
-        spec->name, job_unit_name(wanted.unit), factor, low, high, band, why);
-}
-
-static trn_status check_member(const job_plan *plan, const planned_encoder *member,
-                               const job_samples *samples, trn_error *err)
-{
-    for (size_t c = 0; c < member->channel_count; c++) {
-        size_t before = 0;
-        while (before < c && wanted_of(plan, member, before).unit != wanted_of(plan, member, c).unit)
-            before++;
-        if (before < c) continue; /* its unit was checked */
-        trn_status status = check_unit(plan, member, c, samples, err);
-        if (status != TRN_OK) return status;
-    }
-    return TRN_OK;
-}
-
-trn_status job_units_check_range(const job_plan *plan, const job_samples *samples, trn_error *err)
-{
-    for (size_t i = 0; i < plan->encoder_count && samples->count; i++) {
-        const planned_encoder *member = &plan->encoders[i];
-        if (member->spec->unit == TRN_UNIT_ANY || member->wish->normalize != TRN_NORMALIZE_MODEL) continue;
-        trn_status status =
-            job_blame(plan->hooks, check_member(plan, member, samples, err), TRN_JOB_ENCODER, i);
         if (status != TRN_OK) return status;
     }
     return TRN_OK;
