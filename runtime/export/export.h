@@ -54,6 +54,12 @@ void trn_writer_abandon(trn_writer *writer); /* removes the partial file; NULL i
 /* georef of a grid whose cells are `cell` pixels wide: origin kept, pixel size times cell. */
 trn_georef trn_georef_coarsen(const trn_georef *georef, double cell);
 
+/* ---- pictures ---- */
+
+/* rgba [height, width, 4] as a PNG, at most 65536 pixels a side. */
+trn_status trn_picture_write(const char *path, int64_t width, int64_t height, const uint8_t *rgba,
+                             trn_error *err);
+
 /* ---- .npy ---- */
 
 /* Reads a float32, float64 or integer .npy (C order) as float32. data is malloc'd. */

@@ -38,4 +38,8 @@ size_t export_type_bytes(trn_export_type type);
 trn_status pca_axes(float *rows, int64_t count, int channels, int components, double *mean, double *axes,
                     trn_error *err);
 
+/* picture.c: rgba [height, width, 4] into the file `temporary`; errors name `path`. */
+trn_status export_write_png(const char *temporary, const char *path, int64_t width, int64_t height,
+                            const uint8_t *rgba, trn_error *err);
+
 #endif

@@ -3,7 +3,6 @@
 #include "export_private.h"
 
 #include <math.h>
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -187,14 +186,8 @@ static trn_status write_png(const trn_writer *writer, const preview *p, trn_erro
     int64_t zoom = TRN_MAX(GOOD_SIDE / TRN_MAX(p->width, p->height), 1);
     uint8_t *pixels = enlarge(p, zoom);
     if (!pixels) return trn_fail_memory(err, (size_t)(p->width * p->height * zoom * zoom * 4), "a preview");
-    png_image image = {.version = PNG_IMAGE_VERSION,
-                       .width = (png_uint_32)(p->width * zoom),
-                       .height = (png_uint_32)(p->height * zoom),
-                       .format = PNG_FORMAT_RGBA};
-    FILE *file = fopen(trn_output_path(writer->output), "wb");
-    bool good = file && png_image_write_to_stdio(&image, file, 0, pixels, 0, NULL) && !fflush(file);
-    trn_status status = good ? TRN_OK : trn_fail_errno(err, "write", writer->path);
-    if (file && fclose(file) && good) status = trn_fail_errno(err, "write", writer->path);
+    trn_status status = export_write_png(trn_output_path(writer->output), writer->path, p->width * zoom,
+                                         p->height * zoom, pixels, err);
     free(pixels);
     return status;
 }

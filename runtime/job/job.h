@@ -134,6 +134,45 @@ trn_status trn_embed_run(const trn_embed_job *job, trn_gpu *gpu, const trn_job_h
 
 void trn_embed_result_free(trn_embed_result *result);
 
+/* ---- reconstruction: what a masked autoencoder makes of a window that is partly hidden ---- */
+
+typedef struct trn_reconstruct_job {
+    const char *name;    /* for result.json */
+    trn_job_scene scene; /* one scene of one date or several */
+    trn_job_encoder
+        encoder;    /* of a family with a decoder (Prithvi); pool, weight and position do not matter */
+    int size;       /* side of the window in pixels; 0: the encoder's natural one */
+    bool has_place; /* column and row of the window's first pixel; else it is the scene's centre */
+    int64_t x, y;
+    double mask_ratio;     /* of the patches that are hidden; 0: 0.75 */
+    uint64_t seed;         /* of the choice of patches */
+    trn_job_export export; /* a .png, relative to out_dir */
+    const char *out_dir;   /* created; NULL: "." */
+    uint64_t memory_limit;
+    bool strict;
+    const char *result_extra; /* as for trn_embed_job */
+} trn_reconstruct_job;
+
+typedef struct trn_reconstruct_result {
+    double loss; /* mean square error of the normalised values of the hidden patches */
+    int64_t x, y, patches, hidden;
+    int size, dates;
+    double seconds;
+    char **files; /* written, malloc'd: trn_names_free; the picture, then result.json */
+    size_t file_count;
+} trn_reconstruct_result;
+
+/* Hooks and errors as for jobs that embed; the encoder is encoder 0, the picture export 0. */
+trn_status trn_reconstruct_check(const trn_reconstruct_job *job, const trn_job_hooks *hooks, trn_error *err);
+trn_status trn_reconstruct_explain(const trn_reconstruct_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                                   trn_text *out, trn_error *err);
+/* Writes the picture and result.json. A row of the picture per date: the window, the window with its hidden
+ * patches grey, and what was drawn of it with the visible patches as they were; red, green and blue (else the
+ * first bands) in one stretch for all, pixels without data transparent. */
+trn_status trn_reconstruct_run(const trn_reconstruct_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                               trn_reconstruct_result *result, trn_error *err);
+void trn_reconstruct_result_free(trn_reconstruct_result *result);
+
 /* Embeds pixels in memory: the shortest way from a C program. image [channels,side,side] of stored values
  * with the encoder's bands already chosen and in order; vector [spec->channels]. options: pool must be mean
  * or cls. The graph is built and compiled on every call: for many images run a job, or keep a compiled graph.

@@ -190,29 +190,36 @@ static void add_figures(const job_plan *plan, const job_engine *engine, const tr
                     plan->width, plan->tiling.overlap, engine->batch);
 }
 
+void job_result_begin(const job_plan *plan, trn_gpu *gpu, trn_text *out)
+{
+    trn_text_add(out, "{\n  \"name\": ");
+    trn_text_json(out, plan->job->name ? plan->job->name : plan->info->name);
+    trn_text_add(out, ",\n");
+    if (plan->job->result_extra) trn_text_printf(out, "  \"recipe\": %s,\n", plan->job->result_extra);
+    add_scene(plan, out);
+    add_encoders(plan, out);
+    add_device(gpu, out);
+}
+
+trn_status job_result_end(const job_plan *plan, trn_text *out, const char *path, trn_error *err)
+{
+    trn_text_add(out, "  \"files\": [");
+    for (size_t i = 0; i < plan->job->export_count; i++) {
+        trn_text_add(out, i ? ", " : "");
+        trn_text_json(out, plan->job->exports[i].path);
+    }
+    trn_text_add(out, "]\n}\n");
+    if (out->failed) return trn_fail_memory(err, out->length, "result.json");
+    return trn_write_file(path, out->data, out->length, err);
+}
+
 trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine *engine,
                             const trn_embed_result *result, const char *path, trn_error *err)
 {
     trn_text out = {0};
-    trn_status status;
-    trn_text_add(&out, "{\n  \"name\": ");
-    trn_text_json(&out, plan->job->name ? plan->job->name : plan->info->name);
-    trn_text_add(&out, ",\n");
-    if (plan->job->result_extra) trn_text_printf(&out, "  \"recipe\": %s,\n", plan->job->result_extra);
-    add_scene(plan, &out);
-    add_encoders(plan, &out);
-    add_device(gpu, &out);
+    job_result_begin(plan, gpu, &out);
     add_figures(plan, engine, result, &out);
-    trn_text_add(&out, "  \"files\": [");
-    for (size_t i = 0; i < plan->job->export_count; i++) {
-        trn_text_add(&out, i ? ", " : "");
-        trn_text_json(&out, plan->job->exports[i].path);
-    }
-    trn_text_add(&out, "]\n}\n");
-    if (out.failed)
-        status = trn_fail_memory(err, out.length, "result.json");
-    else
-        status = trn_write_file(path, out.data, out.length, err);
+    trn_status status = job_result_end(plan, &out, path, err);
     trn_text_free(&out);
     return status;
 }
