@@ -8,6 +8,7 @@
 enum { MAX_BANDS = 512 };
 /* Whoever gives 665 means nanometres. */
 static const double longest_um = 100;
+static const double longest_optical_um = 3;
 /* Two bands this close are the same band of two sensors. */
 static const double same_band_um = 0.01;
 
@@ -57,14 +58,15 @@ static const known_band *by_name(const char *name)
     return find_name(known_bands, TRN_COUNT(known_bands), name);
 }
 
-/* The nearest band of known statistics, for bands whose name says nothing. */
+/* The nearest optical band of known statistics, for bands whose name says nothing. */
 static const known_band *by_wavelength(double um)
 {
     const known_band *nearest = NULL;
     double least = same_band_um;
     for (size_t i = 0; i < TRN_COUNT(known_bands); i++) {
         double apart = fabs(known_bands[i].wavelength_um - um);
-        if (!(known_bands[i].std > 0) || apart > least || (nearest && apart >= least)) continue;
+        if (!(known_bands[i].std > 0) || known_bands[i].wavelength_um > longest_optical_um) continue;
+        if (apart > least || (nearest && apart >= least)) continue;
         nearest = &known_bands[i];
         least = apart;
     }
@@ -175,29 +177,31 @@ static bool only_colours(const trn_encoder_band *bands, size_t count)
     return count == TRN_COUNT(colours) && seen == 7;
 }
 
-static const known_band *statistics_of(const trn_encoder *encoder, const trn_encoder_band *band,
-                                       double wavelength, bool colour, trn_text *notes)
+/* near tells of bands that only their wavelength speaks for. */
+static const known_band *statistics_of(const trn_encoder_band *band, double wavelength, bool colour,
+                                       trn_text *near)
 {
     if (colour) return find_name(colours, TRN_COUNT(colours), band->name);
     if (trn_band_common(band->name)) return by_name(band->name);
-    const known_band *near = by_wavelength(wavelength);
-    if (near && notes)
-        trn_text_printf(notes,
-                        "%s: by its wavelength of %g um, band '%s' is taken to have the statistics of %s\n",
-                        encoder->spec.name, wavelength, band->name, near->name);
-    return near;
+    const known_band *known = by_wavelength(wavelength);
+    if (known) trn_text_printf(near, "%s%s as %s", near->length ? ", " : "", band->name, known->name);
+    return known;
 }
 
 static void fill_known(const trn_encoder *encoder, trn_encoder_band *bands, size_t count, trn_text *notes)
 {
     const trn_dofa_state *state = encoder->state;
     bool colour = only_colours(bands, count);
+    trn_text near = {0};
     for (size_t i = 0; i < count; i++) {
-        const known_band *known =
-            statistics_of(encoder, &bands[i], (double)state->wavelengths[i], colour, notes);
+        const known_band *known = statistics_of(&bands[i], (double)state->wavelengths[i], colour, &near);
         bands[i].mean = known ? known->mean : 0;
         bands[i].std = known ? known->std : 0;
     }
+    if (near.length && notes)
+        trn_text_printf(notes, "%s: the model's statistics, where they are used, go by wavelength: %s\n",
+                        encoder->spec.name, trn_text_get(&near));
+    trn_text_free(&near);
 }
 
 static trn_status fill_given(const trn_encoder *encoder, trn_encoder_band *bands, size_t count,

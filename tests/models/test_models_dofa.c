@@ -96,11 +96,12 @@ static int compare_stages(const char *id, const staged *s, double tolerance)
     return compared;
 }
 
-/* The classifier of a golden case on pooled features [B,32]. */
-static void compare_head(const char *id, const staged *s, trn_weights *weights)
+/* The classifier of a golden case on pooled features [B,32]; no encoder asks for its weights. */
+static void compare_head(const char *id, const staged *s)
 {
     enum { CLASSES = 5, DIM = 32, MAX_BATCH = 2 };
     if (!golden_has_output(id, "logits")) return;
+    trn_weights *weights = open_weights(NULL);
     float w[CLASSES * DIM], b[CLASSES], out[MAX_BATCH * CLASSES];
     int pooled = staged_find(s, "pooled");
     int64_t batch = s->sizes[pooled] / DIM;
@@ -115,10 +116,11 @@ static void compare_head(const char *id, const staged *s, trn_weights *weights)
         out[i] = (float)sum;
     }
     test_compare_golden(id, "logits", out, batch * CLASSES, 1e-5);
+    trn_weights_close(weights);
 }
 
 typedef struct golden_run {
-    const char *id, *model, *file; /* file NULL: synthetic weights */
+    const char *id, *model, *path; /* path NULL: synthetic weights */
     const trn_setting *settings;
     size_t setting_count;
     const trn_band_offer *bands; /* NULL: by the setting wavelengths */
@@ -132,7 +134,7 @@ static void compare_tiny(const golden_run *run)
     trn_error err = {0};
     trn_features features;
     trn_encoder *encoder = make_encoder(run->model, run->settings, run->setting_count);
-    trn_weights *weights = open_weights(run->file ? test_golden_path(run->file) : NULL);
+    trn_weights *weights = open_weights(run->path);
     if (run->bands) choose(encoder, run->bands, run->band_count);
     assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
     test_tensor x = test_golden_input(run->id, "x");
@@ -144,7 +146,7 @@ static void compare_tiny(const golden_run *run)
         else
             staged_run_reference(&s, &input, 1);
         assert_int_equal(compare_stages(run->id, &s, 1e-5), run->stages);
-        compare_head(run->id, &s, weights);
+        compare_head(run->id, &s);
     }
     staged_close(&s);
     free(x.data);
@@ -159,12 +161,13 @@ static void test_tiny(void **state)
     golden_run run = {"dofa_tiny_cfg", "dofa-base",           NULL,        given, TRN_COUNT(given),
                       four_bands,      TRN_COUNT(four_bands), &as_is_mean, 10};
     compare_tiny(&run);
-    if (!test_golden_path("dofa_tiny_cfg/dofa_tiny_cfg.pt")) return;
+    const char *path = test_golden_path("dofa_tiny_cfg/dofa_tiny_cfg.pt");
+    if (!path) return;
     run.settings = plain; /* a checkpoint says itself that it has fc_norm */
     run.setting_count = TRN_COUNT(plain);
-    run.file = "dofa_tiny_cfg/dofa_tiny_cfg.pt";
+    run.path = path;
     compare_tiny(&run);
-    run.file = "dofa_tiny_cfg/dofa_tiny_cfg.safetensors";
+    run.path = test_golden_path("dofa_tiny_cfg/dofa_tiny_cfg.safetensors");
     compare_tiny(&run);
 }
 
@@ -239,6 +242,36 @@ static void test_clip(void **state)
         "dofaclip_tiny", "dofa-clip-so400m",    NULL,        settings, TRN_COUNT(settings),
         four_bands,      TRN_COUNT(four_bands), &as_is_mean, 5};
     compare_tiny(&run);
+}
+
+/* Checkpoints with the names of the published files: flat, and in open_clip's below visual.trunk. */
+static void test_published_names(void **state)
+{
+    (void)state;
+    const trn_setting v1[] = {TINY, {"fc_norm", "true"}}, v2[] = {TINY_V2}, clip[] = {TINY_CLIP};
+    const golden_run runs[] = {
+        {"dofa_tiny_cfg", "dofa-base", "v1.pt", v1, TRN_COUNT(v1), four_bands, 4, &as_is_mean, 10},
+        {"dofav2_tiny_cfg", "dofa-v2-base", "v2.pth", v2, TRN_COUNT(v2), four_bands, 4, &as_is_mean, 10},
+        {"dofaclip_tiny", "dofa-clip-so400m", "clip.bin", clip, TRN_COUNT(clip), four_bands, 4, &as_is_mean,
+         5},
+        {"dofaclip_tiny", "dofa-clip-so400m", "clip.safetensors", clip, TRN_COUNT(clip), four_bands, 4,
+         &as_is_mean, 5}};
+    const char *dir = test_temp_dir();
+    for (size_t i = 0; i < TRN_COUNT(runs); i++) {
+        golden_run run = runs[i];
+        trn_error err = {0};
+        char *path = test_path(dir, run.path);
+        assert_trn_ok(trn_model_write_synthetic(run.model, run.settings, run.setting_count, path, NULL, &err),
+                      err);
+        run.path = path;
+        compare_tiny(&run);
+        free(path);
+    }
+    char *path = test_path(dir, "clip.safetensors");
+    trn_weights *weights = open_weights(path);
+    assert_non_null(trn_weights_find(weights, "visual.trunk.attn_pool.latent"));
+    trn_weights_close(weights);
+    free(path);
 }
 
 /* ---- dense features ---- */
@@ -618,7 +651,7 @@ static void test_statistics(void **state)
     (void)state;
     static const trn_band_offer optical[] = {{"blue", 0.49}, {"nir", 0.842}, {"vv", 0}, {"swir22", 2.2}};
     static const trn_band_offer colours[] = {{"blue", 0.49}, {"red", 0.665}, {"green", 0.56}};
-    static const trn_band_offer unnamed[] = {{"b17", 0.701}, {"b18", 0.9}};
+    static const trn_band_offer unnamed[] = {{"b17", 0.701}, {"b18", 5.405}};
     trn_encoder *encoder = make_encoder("dofa-base", NULL, 0);
     choose(encoder, optical, TRN_COUNT(optical));
     expect_statistics(encoder, 0, 126.63977424, 67.42465279);
@@ -635,7 +668,7 @@ static void test_statistics(void **state)
     assert_trn_ok(trn_encoder_choose_bands(encoder, unnamed, 2, index, 2, &count, &notes, &err), err);
     expect_statistics(encoder, 0, 84.33539309, 64.57022983);
     expect_statistics(encoder, 1, 0, 0);
-    assert_non_null(strstr(trn_text_get(&notes), "band 'b17' is taken to have the statistics of rededge1"));
+    assert_non_null(strstr(trn_text_get(&notes), "go by wavelength: b17 as rededge1\n"));
     trn_text_free(&notes);
     trn_encoder_destroy(encoder);
 }
@@ -853,6 +886,7 @@ int main(void)
         cmocka_unit_test(test_cls),
         cmocka_unit_test(test_v2),
         cmocka_unit_test(test_clip),
+        cmocka_unit_test(test_published_names),
         cmocka_unit_test(test_v2_features),
         cmocka_unit_test(test_dense),
         cmocka_unit_test(test_clip_average),
