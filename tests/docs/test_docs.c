@@ -37,8 +37,8 @@ static void documents_quote_the_quickstart(void **state)
 static void links_lead_somewhere(void **state)
 {
     (void)state;
-    const char *const documents[] = {"README.md", "docs/architecture.md", "docs/recipes.md",
-                                     "docs/glossary.md", "docs/scenes.md"};
+    const char *const documents[] = {"README.md",        "docs/architecture.md", "docs/recipes.md",
+                                     "docs/glossary.md", "docs/scenes.md",       "docs/models.md"};
     for (size_t i = 0; i < TRN_COUNT(documents); i++) {
         char *text = read_source(documents[i]);
         for (char *link = strstr(text, "]("); link; link = strstr(link + 2, "](")) {

@@ -84,6 +84,13 @@ static void close_place(place *p)
     free(p->dir);
 }
 
+static trn_status find(place *p)
+{
+    trn_stored_free(&p->got);
+    p->err = (trn_error){0};
+    return trn_store_find("vit", &p->got, &p->err);
+}
+
 static trn_status pull(place *p)
 {
     trn_progress progress = progress_of(p);
@@ -145,7 +152,7 @@ static void whole_download(void **state)
     place p;
     script s = {{{FIRST, .etag = "\"one\""}}, 1};
     open_place(&p, play, &s);
-    assert_trn_ok(trn_store_find("vit", &p.got, &p.err), p.err);
+    assert_trn_ok(find(&p), p.err);
     assert_null(p.got.path);
     assert_trn_ok(pull(&p), p.err);
     assert_holds(&p, COMPLETE);
@@ -261,7 +268,7 @@ static void continued_by_the_next_pull(void **state)
     assert_trn_fails(pull(&p), TRN_ERR_IO, p.err, "given up after 1 tries");
     assert_non_null(strstr(p.err.message, "are kept"));
     assert_holds(&p, BEGUN);
-    assert_trn_ok(trn_store_find("vit", &p.got, &p.err), p.err);
+    assert_trn_ok(find(&p), p.err);
     assert_null(p.got.path);
     assert_trn_ok(pull(&p), p.err);
     assert_true(asked(&p, 1, "If-Range: Sun, 01 Mar 2026 12:00:00 GMT\r\n")); /* weak tags are no guard */
@@ -469,7 +476,7 @@ static void no_weights(void **state)
         trn_status status = pull(&p);
         if (status != cases[i].status || !strstr(p.err.message, cases[i].says))
             fail_msg("'%s': %s: %s", cases[i].answer, trn_status_name(status), p.err.message);
-        assert_trn_ok(trn_store_find("vit", &p.got, &p.err), p.err);
+        assert_trn_ok(find(&p), p.err);
         assert_null(p.got.path);
         close_place(&p);
     }
@@ -513,7 +520,7 @@ static void huge_headers(void **state)
     trn_status status = pull(&p);
     assert_true(status == TRN_ERR_FORMAT || status == TRN_ERR_IO);
     assert_int_equal(http_server_count(p.server), 1); /* no reason to try again */
-    assert_trn_ok(trn_store_find("vit", &p.got, &p.err), p.err);
+    assert_trn_ok(find(&p), p.err);
     assert_null(p.got.path);
     close_place(&p);
 }
@@ -846,7 +853,7 @@ static void damaged_store(void **state)
     assert_trn_ok(pull(&p), p.err);
     char *file = test_path(p.dir, "vit/encoder.pt"), *manifest = test_path(p.dir, "vit/manifest.json");
     assert_int_equal(truncate(file, HALF), 0);
-    assert_trn_fails(trn_store_find("vit", &p.got, &p.err), TRN_ERR_FORMAT, p.err, "run: terrane pull vit");
+    assert_trn_fails(find(&p), TRN_ERR_FORMAT, p.err, "run: terrane pull vit");
     assert_trn_ok(pull(&p), p.err); /* sets it right */
     assert_non_null(strstr(trn_text_get(&p.notes), "fetching it again"));
     assert_stored(&p, first_data);
@@ -876,7 +883,7 @@ static void damaged_store(void **state)
         if (hole) trn_text_printf(&text, "%s%s", digits, hole + 2);
         assert_trn_ok(trn_write_file(manifest, trn_text_get(&text), text.length, &p.err), p.err);
         trn_text_free(&text);
-        assert_trn_fails(trn_store_find("vit", &p.got, &p.err), TRN_ERR_FORMAT, p.err, "manifest.json");
+        assert_trn_fails(find(&p), TRN_ERR_FORMAT, p.err, "manifest.json");
         assert_trn_fails(pull(&p), TRN_ERR_FORMAT, p.err, "manifest.json");
     }
     free(file);
