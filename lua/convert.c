@@ -393,6 +393,58 @@ static const char *job_name(converter *c)
     return name;
 }
 
+static void convert_embed(converter *c, trn_embed_job *job)
+{
+    convert_encoders(c, job);
+    convert_fusion(c, &job->compose);
+    job->tile = integer_field(c, "tile");
+    job->overlap = integer_field(c, "overlap");
+    job->batch = integer_field(c, "batch");
+    job->tile_vectors = flag_field(c, "tile_vectors");
+    convert_exports(c, job);
+}
+
+/* Its encoder and picture are in the job that embeds as well, for what is alike: settings and places. */
+static void convert_reconstruct(converter *c, trn_embed_job *job)
+{
+    trn_recipe *recipe = c->recipe;
+    trn_reconstruct_job *made = take(c, 1, sizeof *made);
+    recipe_place *encoder_place = take(c, 1, sizeof *encoder_place),
+                 *export_place = take(c, 1, sizeof *export_place);
+    if (!made || !encoder_place || !export_place) return;
+    lua_getfield(c->L, -1, "encoder");
+    convert_encoder(c, &made->encoder);
+    *encoder_place = place_here(c);
+    lua_pop(c->L, 1);
+    size_t count = 0;
+    const double *place = numbers_field(c, "place", &count);
+    made->has_place = place && count == 2;
+    if (made->has_place) {
+        made->x = (int64_t)place[0];
+        made->y = (int64_t)place[1];
+    }
+    made->mask_ratio = number_field(c, "mask_ratio", 0);
+    made->seed = (uint64_t)integer_field(c, "seed");
+    made->size = integer_field(c, "size");
+    made->export.path = text_field(c, "export");
+    *export_place = recipe->embed_place;
+    export_place->field = "export";
+    job->encoders = &made->encoder;
+    job->exports = &made->export;
+    job->encoder_count = job->export_count = 1;
+    recipe->encoder_places = encoder_place;
+    recipe->export_places = export_place;
+    recipe->reconstruct = made;
+}
+
+static bool is_kind(converter *c, const char *kind)
+{
+    lua_getfield(c->L, -1, "kind");
+    bool same = !strcmp(lua_tostring(c->L, -1), kind);
+    lua_pop(c->L, 1);
+    return same;
+}
+
 static void convert_job(converter *c)
 {
     trn_recipe *recipe = c->recipe;
@@ -404,16 +456,24 @@ static void convert_job(converter *c)
     lua_getfield(c->L, -1, "scene");
     convert_scene(c, &job->scene);
     lua_pop(c->L, 1);
-    convert_encoders(c, job);
-    convert_fusion(c, &job->compose);
-    job->tile = integer_field(c, "tile");
-    job->overlap = integer_field(c, "overlap");
-    job->batch = integer_field(c, "batch");
-    job->tile_vectors = flag_field(c, "tile_vectors");
-    convert_exports(c, job);
+    if (is_kind(c, "reconstruct"))
+        convert_reconstruct(c, job);
+    else
+        convert_embed(c, job);
     job->strict = flag_field(c, "strict");
     job->name = job_name(c);
     if (!recipe->title) recipe->title = job->name;
+}
+
+/* What both kinds of jobs have. */
+static void complete_reconstruct(trn_recipe *recipe)
+{
+    trn_reconstruct_job *made = recipe->reconstruct;
+    if (!made) return;
+    made->name = recipe->job->name;
+    made->scene = recipe->job->scene;
+    made->strict = recipe->job->strict;
+    made->result_extra = recipe->job->result_extra;
 }
 
 trn_status trn_recipe_convert(lua_State *L, int data, int params, trn_recipe *recipe, trn_error *err)
@@ -427,5 +487,6 @@ trn_status trn_recipe_convert(lua_State *L, int data, int params, trn_recipe *re
     convert_job(&c);
     lua_pop(L, 1);
     if (c.status == TRN_OK) recipe->job->result_extra = result_record(&c);
+    if (c.status == TRN_OK) complete_reconstruct(recipe);
     return c.status;
 }

@@ -337,8 +337,9 @@ trn_status trn_recipe_check_encoders(const trn_recipe *recipe, trn_error *err)
     for (size_t i = 0; i < recipe->job->encoder_count; i++) {
         const trn_job_encoder *wanted = &recipe->job->encoders[i];
         trn_encoder *encoder = NULL;
-        trn_status status =
-            trn_encoder_create(wanted->model, wanted->settings, wanted->setting_count, &encoder, err);
+        trn_status (*create)(const char *, const trn_setting *, size_t, trn_encoder **, trn_error *) =
+            recipe->reconstruct ? trn_masked_create : trn_encoder_create;
+        trn_status status = create(wanted->model, wanted->settings, wanted->setting_count, &encoder, err);
         trn_encoder_destroy(encoder);
         if (status == TRN_OK) continue;
         const char *setting = blamed_setting(wanted, err);
@@ -497,7 +498,12 @@ const char *trn_recipe_builtin(size_t i)
 
 const trn_embed_job *trn_recipe_job(const trn_recipe *recipe)
 {
-    return recipe->job;
+    return recipe->reconstruct ? NULL : recipe->job;
+}
+
+const trn_reconstruct_job *trn_recipe_reconstruct(const trn_recipe *recipe)
+{
+    return recipe->reconstruct;
 }
 
 static recipe_place place_of(const trn_recipe *recipe, trn_recipe_part part, size_t index)

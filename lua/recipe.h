@@ -53,8 +53,10 @@ typedef enum trn_recipe_part {
 void trn_recipe_place(const trn_recipe *recipe, trn_recipe_part part, size_t index, const char *field,
                       trn_text *out);
 
-const trn_embed_job *
-trn_recipe_job(const trn_recipe *recipe); /* owned by the recipe; out_dir is the caller's to set on a copy */
+/* What the recipe ends with: one of the two, the other is NULL. Owned by the recipe; out_dir is the caller's
+ * to set on a copy. */
+const trn_embed_job *trn_recipe_job(const trn_recipe *recipe);
+const trn_reconstruct_job *trn_recipe_reconstruct(const trn_recipe *recipe);
 
 #ifdef __cplusplus
 }

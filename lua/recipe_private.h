@@ -24,11 +24,12 @@ struct trn_recipe {
     trn_recipe_param *params;
     size_t param_count;
     trn_embed_job *job;
+    trn_reconstruct_job *reconstruct; /* NULL: the recipe embeds */
     recipe_place embed_place, scene_place, sensor_place;
     recipe_place *encoder_places, *export_places;
 };
 
-/* The checked tables at stack indices data (of terrane.embed) and params -> recipe. Raises Lua errors only
+/* The checked tables at stack indices data (of the job) and params -> recipe. Raises Lua errors only
  * for want of memory; everything else is in the status. */
 trn_status trn_recipe_convert(lua_State *L, int data, int params, trn_recipe *recipe, trn_error *err);
 /* Creates every encoder once: names and settings are the model's to judge, the line is ours. */

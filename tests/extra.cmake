@@ -1,7 +1,9 @@
 # What single test programs need beside the library.
-if(TARGET test_recipe)
-  target_link_libraries(test_recipe PRIVATE terrane_recipe PkgConfig::LUA)
-endif()
+foreach(test_of_lua test_recipe test_recipe_reconstruct)
+  if(TARGET ${test_of_lua})
+    target_link_libraries(${test_of_lua} PRIVATE terrane_recipe PkgConfig::LUA)
+  endif()
+endforeach()
 
 # The install test builds programs against what this build installs.
 find_program(TRN_CXX NAMES c++ g++ clang++ REQUIRED)

@@ -16,6 +16,8 @@
 
 ---@class (exact) terrane.Embed
 
+---@class (exact) terrane.Reconstruct
+
 local terrane = {}
 
 ---@class terrane.ParamFields
@@ -164,5 +166,21 @@ function terrane.preview(fields) end
 ---@param fields terrane.EmbedFields
 ---@return terrane.Embed
 function terrane.embed(fields) end
+
+---@class terrane.ReconstructFields
+---@field title? string one line for --help (default: the recipe's name)
+---@field scene terrane.Scene where the window is
+---@field encoder terrane.Encoder a model of the family prithvi; pool, weight and remove_position have no meaning here
+---@field mask_ratio? number how much of the patches is hidden, below 1 (default: 0.75)
+---@field seed? integer of the choice of hidden patches (default: 0)
+---@field size? integer side of the window in pixels (default: what suits the encoder)
+---@field place? integer[] column and row of the window's first pixel (default: the scene's centre)
+---@field export? string the picture: per date the window, the window with its hidden patches, and what was drawn (default: reconstruction.png)
+---@field strict? boolean warnings about the input stop the run (default: false)
+
+---The other job: one window of a scene or series with some patches hidden, drawn again by an encoder and the decoder that it was trained with, as a picture. A recipe ends with `return terrane.reconstruct { ... }`.
+---@param fields terrane.ReconstructFields
+---@return terrane.Reconstruct
+function terrane.reconstruct(fields) end
 
 return terrane

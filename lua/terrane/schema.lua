@@ -226,4 +226,28 @@ return {
             { name = "strict", type = "boolean", default = false, help = "warnings about the input stop the run" },
         },
     },
+    {
+        name = "reconstruct", kind = "reconstruct",
+        help = "The other job: one window of a scene or series with some patches hidden, drawn again by an encoder and "
+            .. "the decoder that it was trained with, as a picture. A recipe ends with "
+            .. "`return terrane.reconstruct { ... }`.",
+        fields = {
+            { name = "title", type = "string", what = "text", help = "one line for --help",
+              otherwise = "the recipe's name" },
+            { name = "scene", type = "scene", required = true, help = "where the window is" },
+            { name = "encoder", type = "encoder", required = true,
+              help = "a model of the family prithvi; pool, weight and remove_position have no meaning here" },
+            { name = "mask_ratio", type = "number", above = 0, max = 1, default = 0.75,
+              help = "how much of the patches is hidden, below 1" },
+            { name = "seed", type = "integer", min = 0, max = 2147483647, default = 0,
+              help = "of the choice of hidden patches" },
+            { name = "size", type = "integer", min = 1, max = 4096, help = "side of the window in pixels",
+              otherwise = "what suits the encoder" },
+            { name = "place", type = "integer", list = true, max_items = 2, count = 2, min = 0, max = 2147483647,
+              help = "column and row of the window's first pixel", otherwise = "the scene's centre" },
+            { name = "export", type = "string", what = "a file name (.png)", default = "reconstruction.png",
+              help = "the picture: per date the window, the window with its hidden patches, and what was drawn" },
+            { name = "strict", type = "boolean", default = false, help = "warnings about the input stop the run" },
+        },
+    },
 }

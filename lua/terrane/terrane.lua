@@ -141,6 +141,22 @@ local function flatten_dates(where, data)
     end
 end
 
+function rules.reconstruct(where, data)
+    local encoder = data.encoder
+    check_output(where, "export", nil, data.export, { "png" })
+    if data.mask_ratio == 1 then
+        check.fail(where, "mask_ratio", nil, "field 'mask_ratio' is 1; wanted less: some patches must be seen")
+    end
+    local without = { pool = encoder.pool ~= nil, weight = encoder.weight ~= 1,
+                      remove_position = encoder.remove_position }
+    for _, field in ipairs { "pool", "weight", "remove_position" } do
+        if without[field] then
+            check.fail(encoder, field, nil, format("field '%s' has no meaning in terrane.reconstruct; leave it out",
+                                                   field))
+        end
+    end
+end
+
 local function rule_scene(where, data)
     if data.kind == "scene" then
         flatten_dates(where, data)
@@ -388,13 +404,14 @@ local module = setmetatable({}, {
     end,
 })
 
--- What the recipe returned -> checked data of embed, parameters.
+-- What the recipe returned -> checked data of the job, parameters.
 local function finish(count, value)
     check_sets(declared or {})
     local data = count == 1 and check.data(value)
-    if not data or data.kind ~= "embed" then
+    if not data or data.kind ~= "embed" and data.kind ~= "reconstruct" then
         local got = count == 0 and "nothing" or count > 1 and count .. " values" or check.show(value)
-        error(format("recipe:0: the recipe returns %s; end it with: return terrane.embed { ... }", got), 0)
+        error(format("recipe:0: the recipe returns %s; end it with: return terrane.embed { ... } "
+                         .. "or terrane.reconstruct { ... }", got), 0)
     end
     for _, param in ipairs(declared or {}) do
         param.value_text = host.number_text(param.value)

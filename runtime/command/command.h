@@ -105,7 +105,8 @@ void device_stats_json(trn_gpu *gpu, trn_text *out);
 /* ---- job_report.c: running a job and telling about it, for embed and run ---- */
 
 typedef struct job_request {
-    const trn_embed_job *job;
+    const trn_embed_job *job; /* NULL: reconstruct */
+    const trn_reconstruct_job *reconstruct;
     const trn_job_hooks *hooks;
     const char *device;
     bool explain, json;

@@ -298,7 +298,11 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
         .strict = values->strict,
         .no_result = true,
     };
-    job_request request = {&job, console_hooks(), values->device, values->explain, values->common.json};
+    job_request request = {.job = &job,
+                           .hooks = console_hooks(),
+                           .device = values->device,
+                           .explain = values->explain,
+                           .json = values->common.json};
     status = job_request_run(&request, err);
 fail:
     trn_arena_destroy(arena);

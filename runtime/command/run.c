@@ -99,12 +99,23 @@ static void put_place(const trn_recipe *recipe, const blamed *fault, trn_error *
 static trn_status run_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
                              trn_error *err)
 {
-    trn_embed_job job = *trn_recipe_job(recipe);
+    trn_embed_job job = {0};
+    trn_reconstruct_job reconstruct = {0};
+    bool embeds = trn_recipe_job(recipe) != NULL;
     char *folder = values->out ? NULL : default_folder(values->common.words.items[0]);
     if (!values->out && !folder) return trn_fail_memory(err, 0, "the name of the output folder");
-    job.out_dir = values->out ? values->out : folder;
-    if (values->memory_limit) job.memory_limit = values->memory_limit;
-    job_request request = {&job, hooks, values->device, values->explain, values->common.json};
+    if (embeds)
+        job = *trn_recipe_job(recipe);
+    else
+        reconstruct = *trn_recipe_reconstruct(recipe);
+    job.out_dir = reconstruct.out_dir = values->out ? values->out : folder;
+    job.memory_limit = reconstruct.memory_limit = values->memory_limit;
+    job_request request = {.job = embeds ? &job : NULL,
+                           .reconstruct = embeds ? NULL : &reconstruct,
+                           .hooks = hooks,
+                           .device = values->device,
+                           .explain = values->explain,
+                           .json = values->common.json};
     trn_status status = job_request_run(&request, err);
     free(folder);
     return status;
@@ -114,7 +125,10 @@ static trn_status check_recipe(const run_values *values, const trn_recipe *recip
                                trn_error *err)
 {
     const trn_embed_job *job = trn_recipe_job(recipe);
-    trn_status status = trn_embed_check(job, hooks, err);
+    const trn_reconstruct_job *reconstruct = trn_recipe_reconstruct(recipe);
+    trn_status status =
+        job ? trn_embed_check(job, hooks, err) : trn_reconstruct_check(reconstruct, hooks, err);
+    size_t encoders = job ? job->encoder_count : 1, outputs = job ? job->export_count : 1;
     if (status != TRN_OK) return status;
     trn_text out = {0};
     if (values->common.json) {
@@ -123,8 +137,7 @@ static trn_status check_recipe(const run_values *values, const trn_recipe *recip
         trn_text_add(&out, "}\n");
     } else if (!values->common.quiet) {
         trn_text_printf(&out, "%s: good (%zu encoder%s, %zu output%s)\n", values->common.words.items[0],
-                        job->encoder_count, job->encoder_count == 1 ? "" : "s", job->export_count,
-                        job->export_count == 1 ? "" : "s");
+                        encoders, encoders == 1 ? "" : "s", outputs, outputs == 1 ? "" : "s");
     }
     status = console_print(&out, err);
     trn_text_free(&out);
