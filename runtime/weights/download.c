@@ -120,7 +120,7 @@ static bool parse_range(const char *text, uint64_t *start, uint64_t *total)
 
 static void read_header(answer *a, const char *line, size_t size)
 {
-    char text[128];
+    char text[128] = "";
     size_t length;
     const char *value;
     if ((value = header_value(line, size, "ETag", &length))) {

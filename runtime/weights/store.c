@@ -31,6 +31,12 @@ enum {
     WAIT_STEP_MS = 50, /* between looks whether to stop */
 };
 
+/* What a function said that returns no status. */
+static trn_status code_of(const trn_error *err, trn_status otherwise)
+{
+    return err && err->code != TRN_OK ? err->code : otherwise;
+}
+
 /* ---- names ---- */
 
 /* A name that is one part of a path, wherever it came from. */
@@ -172,7 +178,7 @@ static trn_status read_manifest(const char *folder, const char *name, manifest *
     if (!trn_path_exists(path)) goto done;
     json = read_json(path, err);
     if (!json) {
-        status = err ? err->code : TRN_ERR_FORMAT;
+        status = code_of(err, TRN_ERR_FORMAT);
     } else {
         copy_text(json, "file", out->file, sizeof out->file);
         copy_text(json, "url", out->url, sizeof out->url);
@@ -235,7 +241,7 @@ trn_status trn_store_find(const char *name, trn_stored *out, trn_error *err)
 {
     *out = (trn_stored){0};
     char *folder = folder_of(name, err), *path = NULL;
-    if (!folder) return err ? err->code : TRN_ERR_IO;
+    if (!folder) return code_of(err, TRN_ERR_IO);
     manifest known;
     struct stat info;
     trn_status status = read_manifest(folder, name, &known, err);
@@ -329,9 +335,9 @@ static trn_status pull_begin(pull *p, trn_error *err)
     trn_status status = check_options(p->options, err);
     if (status != TRN_OK) return status;
     p->file = name_in_url(p->options->url, err);
-    if (!p->file) return err ? err->code : TRN_ERR_ARGUMENT;
+    if (!p->file) return code_of(err, TRN_ERR_ARGUMENT);
     p->folder = folder_of(p->options->name, err);
-    if (!p->folder) return err ? err->code : TRN_ERR_ARGUMENT;
+    if (!p->folder) return code_of(err, TRN_ERR_ARGUMENT);
     p->final_path = trn_path_join(p->folder, p->file);
     p->part_path = p->final_path ? with_suffix(p->final_path, ".part") : NULL;
     p->state_path = p->final_path ? with_suffix(p->final_path, ".part.json") : NULL;
