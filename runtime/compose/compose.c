@@ -75,20 +75,30 @@ typedef struct common_grid {
     int64_t rows, columns;
 } common_grid;
 
+/* How a grid comes to the common one. */
+typedef enum alignment { ALIGN_NONE, ALIGN_AVERAGE, ALIGN_BILINEAR } alignment;
+
+static alignment alignment_of(const trn_tensor *grid, double stride, double offset, const common_grid *to)
+{
+    int cell = to->cell;
+    int64_t rows = trn_tensor_dim(grid, 1), columns = trn_tensor_dim(grid, 2);
+    if (stride == cell && offset == 0 && rows == to->rows && columns == to->columns) return ALIGN_NONE;
+    double ratio = cell / stride, whole = floor(ratio + 0.5);
+    bool covers = rows == to->rows * (int64_t)whole && columns == to->columns * (int64_t)whole;
+    return offset == 0 && whole > 1 && ratio == whole && covers ? ALIGN_AVERAGE : ALIGN_BILINEAR;
+}
+
 /* grid [B,gh,gw,C], cells of `stride` pixels from `offset` on -> [B,rows,columns,C]: bilinear between cell
  * centres, averages where the common grid is coarser. */
 static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, double offset,
                          const common_grid *to)
 {
-    int cell = to->cell;
-    bool whole_grid = trn_tensor_dim(grid, 1) == to->rows && trn_tensor_dim(grid, 2) == to->columns;
-    if (stride == cell && offset == 0 && whole_grid) return grid;
-    double ratio = cell / stride, whole = floor(ratio + 0.5);
-    bool covers = trn_tensor_dim(grid, 1) == to->rows * (int64_t)whole &&
-                  trn_tensor_dim(grid, 2) == to->columns * (int64_t)whole;
-    if (offset == 0 && whole > 1 && ratio == whole && covers)
-        return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, (int)whole, (int)whole);
-    double shift = (0.5 * cell - offset) / stride - 0.5;
+    alignment how = alignment_of(grid, stride, offset, to);
+    double ratio = to->cell / stride;
+    int whole = (int)floor(ratio + 0.5);
+    if (how == ALIGN_NONE) return grid;
+    if (how == ALIGN_AVERAGE) return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, whole, whole);
+    double shift = (0.5 * to->cell - offset) / stride - 0.5;
     trn_resize_desc desc = {.mode = TRN_RESIZE_BILINEAR,
                             .antialias = ratio >= 2,
                             .scale = {ratio, ratio},
@@ -191,6 +201,30 @@ static trn_status subtract_blank(trn_graph *graph, const trn_tensor *image, cons
     return trn_graph_status(graph, err);
 }
 
+static void explain_grids(const trn_member *member, const trn_features *features, const common_grid *to,
+                          trn_text *out)
+{
+    const char *name = trn_encoder_get_spec(member->encoder)->name;
+    for (int i = 0; i < features->grid_count; i++) {
+        const trn_tensor *grid = features->grids[i];
+        double stride = features->stride[i], offset = features->offset[i];
+        trn_text_printf(out, "%s: %lld x %lld cells of %g pixels from pixel %g on, %lld channels, ", name,
+                        (long long)trn_tensor_dim(grid, 2), (long long)trn_tensor_dim(grid, 1), stride,
+                        offset, (long long)trn_tensor_dim(grid, 3));
+        alignment how = alignment_of(grid, stride, offset, to);
+        if (how == ALIGN_NONE)
+            trn_text_add(out, "as they are\n");
+        else if (how == ALIGN_AVERAGE)
+            trn_text_printf(out, "averaged to cells of %d\n", to->cell);
+        else
+            trn_text_printf(out, "resampled to cells of %d (bilinear%s)\n", to->cell,
+                            to->cell / stride >= 2 ? ", antialiased" : "");
+    }
+    if (features->pooled)
+        trn_text_printf(out, "%s: one vector per window, %lld channels\n", name,
+                        (long long)trn_tensor_dim(features->pooled, 1));
+}
+
 static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
                                const trn_compose_options *options, int cell, trn_tensor **out, trn_error *err)
 {
@@ -204,6 +238,7 @@ static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_me
     if (status == TRN_OK && member->blank && !features.pooled)
         status = subtract_blank(graph, x, member, &features, err);
     if (status != TRN_OK) return status;
+    if (options->explain) explain_grids(member, &features, &grid, options->explain);
     x = features.pooled;
     if (!x) x = align_all(graph, &features, &grid);
     if (options->l2_normalize) x = trn_l2_normalize(graph, x, 1e-12f);

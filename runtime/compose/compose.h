@@ -33,6 +33,7 @@ typedef struct trn_compose_options {
     trn_fusion fusion;
     bool l2_normalize; /* each encoder's vector to length 1 before fusing */
     int cell;          /* pixels per cell of the common grid; 0: the finest stride of the members */
+    trn_text *explain; /* NULL, or gets a line per grid: whose, its stride, how it comes to the common grid */
 } trn_compose_options;
 
 /* image [B, C, h, w] of stored values, or [B, T, C, h, w] of T dates. Dense members give *out

@@ -226,6 +226,7 @@ typedef struct job_engine {
     trn_exec *exec;
     int batch, channels;
     int64_t values_per_window;
+    trn_text grids; /* for explain: the members' grids */
 } job_engine;
 /* Name of a member's input of places; buffer [32]. NULL: it has none. */
 const char *job_location_input(const job_plan *plan, size_t member, char *buffer);

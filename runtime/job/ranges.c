@@ -70,8 +70,8 @@ static trn_status check_units(const job_plan *plan, const planned_encoder *membe
 }
 
 /* Whether the channel, normalised by the encoder's own mean and deviation, is far from what it was trained
- * on; adds it to the text. */
-static bool is_strange(const planned_encoder *member, size_t c, trn_text *out)
+ * on; told of in the text. */
+static bool is_strange(const planned_encoder *member, size_t c, bool tell, trn_text *out)
 {
     const double far_off = 3, too_wide = 4, too_flat = 0.05;
     const trn_encoder_band *band = job_member_band(member, c);
@@ -79,19 +79,22 @@ static bool is_strange(const planned_encoder *member, size_t c, trn_text *out)
     double mean = (member->measured[c].mean - band->mean) / band->std,
            std = member->measured[c].std / band->std;
     if (fabs(mean) <= far_off && std <= too_wide && std >= too_flat) return false;
-    trn_text_printf(out, "%s%s: mean %.3g, deviation %.3g, where the encoder has %.6g and %.6g",
-                    out->length ? "; " : "", member->asked[c], member->measured[c].mean,
-                    member->measured[c].std, band->mean, band->std);
+    if (tell)
+        trn_text_printf(out, "%s%s: mean %.3g, deviation %.3g, where the encoder has %.6g and %.6g",
+                        out->length ? "; " : "", member->asked[c], member->measured[c].mean,
+                        member->measured[c].std, band->mean, band->std);
     return true;
 }
 
 static trn_status check_statistics(const job_plan *plan, const planned_encoder *member, trn_error *err)
 {
     trn_text strange = {0};
+    enum { TOLD = 3 };
     size_t count = 0;
     trn_status status = TRN_OK;
     for (size_t c = 0; c < member->channel_count; c++)
-        count += is_strange(member, c, &strange);
+        count += is_strange(member, c, count < TOLD, &strange);
+    if (count > TOLD) trn_text_add(&strange, "; ...");
     if (count)
         status =
             job_plan_warn(plan, err,

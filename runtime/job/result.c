@@ -36,6 +36,34 @@ static void add_transform(trn_text *out, const trn_georef *georef)
     trn_text_add(out, "]");
 }
 
+/* One entry per date: how many files it has, and when it was taken. */
+static void add_dates(const job_plan *plan, trn_text *out)
+{
+    char day[JOB_DATE_TEXT];
+    if (plan->images) return;
+    trn_text_add(out, "    \"dates\": [");
+    for (size_t t = 0; t < plan->date_count; t++) {
+        const job_date *date = &plan->dates[t];
+        trn_text_printf(out, "%s{\"files\": %zu, \"acquired\": ", t ? ", " : "", date->path_count);
+        trn_text_json(out, date->known ? job_date_text(date, day) : NULL);
+        trn_text_add(out, ", \"by\": ");
+        trn_text_json(out, date->known ? date->source : NULL);
+        trn_text_add(out, "}");
+    }
+    trn_text_add(out, "],\n");
+}
+
+static void add_place(const job_plan *plan, trn_text *out)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    if (!plan->located) return;
+    if (scene->has_location) {
+        trn_text_printf(out, "    \"location\": [%.17g, %.17g],\n", scene->latitude, scene->longitude);
+        return;
+    }
+    trn_text_add(out, "    \"location\": \"by the georeference\",\n");
+}
+
 static void add_scene(const job_plan *plan, trn_text *out)
 {
     const trn_scene_info *info = plan->info;
@@ -50,6 +78,8 @@ static void add_scene(const job_plan *plan, trn_text *out)
                     (long long)(plan->images ? plan->windows : 0),
                     (long long)(plan->images ? plan->width : info->width),
                     (long long)(plan->images ? plan->height : info->height));
+    add_dates(plan, out);
+    add_place(plan, out);
     trn_text_add(out, "    \"sensor\": ");
     trn_text_json(out, plan->sensor ? plan->sensor->name : NULL);
     trn_text_add(out, ",\n    \"crs\": ");
@@ -144,7 +174,10 @@ static void add_encoder(const job_plan *plan, const planned_encoder *member, trn
         trn_text_add(out, c ? ", " : "");
         add_number(out, (double)member->offset[c]);
     }
-    trn_text_add(out, "],\n     \"weights\": ");
+    trn_text_add(out, "],\n     ");
+    if (member->wish->date) trn_text_printf(out, "\"date\": %d, ", member->wish->date);
+    if (member->wish->display != 0) trn_text_printf(out, "\"display\": %.17g, ", member->wish->display);
+    trn_text_add(out, "\"weights\": ");
     add_weights(member->weights ? trn_weights_path(member->weights) : NULL, out);
     trn_text_add(out, ",\n     \"configuration\": ");
     add_configuration(member->encoder, out);
