@@ -3,6 +3,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 static const trn_command *const commands[] = {
     &embed_command, &run_command,    &check_command, &devices_command,    &selftest_command,
@@ -95,11 +99,21 @@ static void log_sink(void *user, trn_log_level level, const char *text)
     console_note(level, text);
 }
 
+/* Each thread's own heap takes 64 MiB of address space: where that is limited (ulimit -v), all share one. */
+static void save_address_space(void)
+{
+#ifdef __GLIBC__
+    struct rlimit limit;
+    if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY) mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
 int main(int argc, char **argv)
 {
     trn_error err = {0};
     trn_status status;
     bool json = false;
+    save_address_space();
     console_start(false, false);
     trn_log_set(log_sink, NULL, trn_log_level_parse(getenv("TERRANE_LOG"), TRN_LOG_WARN));
     const char *name = argc > 1 ? argv[1] : "help";

@@ -244,6 +244,10 @@ void trn_device_describe(const trn_instance *instance, VkPhysicalDevice physical
     info->memory_bytes = memory.memoryProperties.memoryHeaps[heap].size;
     if (detail->memory_budget) info->memory_free = heap_free(instance, physical, heap);
     info->quirks = trn_quirks_of(info, detail);
+    if (info->quirks & TRN_QUIRK_NOMINAL_HEAP) {
+        info->memory_bytes = trn_host_memory_total();
+        info->memory_free = trn_host_memory_available();
+    }
     if (!find_queue(instance, physical, detail))
         snprintf(info->why_not, sizeof info->why_not, "it has no queue for compute work");
     else if (!info->timeline_semaphore)
@@ -542,6 +546,7 @@ uint64_t trn_gpu_memory_available(const trn_gpu *gpu)
 {
     uint32_t heap;
     bool cached;
+    if (gpu->info.quirks & TRN_QUIRK_NOMINAL_HEAP) return trn_host_memory_available();
     trn_memory_unified(&gpu->memory.properties, &cached, &heap);
     uint64_t size = gpu->memory.properties.memoryHeaps[heap].size;
     if (gpu->detail.memory_budget) return heap_free(gpu->instance, gpu->physical, heap);

@@ -35,6 +35,8 @@ typedef enum trn_quirk {
     TRN_QUIRK_EMULATED_MATRIX =
         1 << 3, /* cooperative matrices exist but are slower than plain code (llvmpipe) */
     TRN_QUIRK_EMULATED_FLOAT16 = 1 << 4, /* float16 arithmetic is slower than float32 (CPU drivers) */
+    TRN_QUIRK_NOMINAL_HEAP =
+        1 << 5, /* the size of its heap means nothing: device memory is the host's (llvmpipe) */
 } trn_quirk;
 
 /* What a device is and can do. A limit or feature of 0/false means unsupported. Plain data, copied freely. */

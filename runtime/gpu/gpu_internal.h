@@ -102,6 +102,9 @@ typedef struct trn_memory {
 } trn_memory;
 
 /* Of a device with these heaps: the one that holds tensors, and whether the host can see all of it. */
+/* host_memory.c: bytes of the machine, and those that this process may still take. */
+uint64_t trn_host_memory_total(void);
+uint64_t trn_host_memory_available(void);
 bool trn_memory_unified(const VkPhysicalDeviceMemoryProperties *properties, bool *cached, uint32_t *heap);
 void trn_memory_open(trn_gpu *gpu);
 void trn_memory_close(trn_gpu *gpu);

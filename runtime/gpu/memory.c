@@ -5,7 +5,8 @@
 #include <string.h>
 
 enum { ALIGNMENT = 256, PADDING = 1024 };
-static const uint64_t smallest_block = 16 << 20, largest_shared_block = 256 << 20;
+/* What the last block has beyond the need is address space that nobody else gets. */
+static const uint64_t smallest_block = 16 << 20, largest_shared_block = 64 << 20;
 
 /* ---- memory types ---- */
 

@@ -27,6 +27,8 @@ static const trn_quirk_row rows[] = {
     {VK_DRIVER_ID_MESA_LLVMPIPE, -1, 0, UINT32_MAX, TRN_QUIRK_EMULATED_MATRIX},
     /* Mesa 26.1.6: float16 arithmetic at 27 Gflop/s against 170 in float32. */
     {0, TRN_DEVICE_CPU, 0, UINT32_MAX, TRN_QUIRK_EMULATED_FLOAT16},
+    /* 22.3.6 says 2 GiB whatever the machine has, and gives more than that. */
+    {VK_DRIVER_ID_MESA_LLVMPIPE, -1, 0, UINT32_MAX, TRN_QUIRK_NOMINAL_HEAP},
 };
 
 uint32_t trn_quirks_of(const trn_device_info *info, const trn_device_detail *detail)
@@ -42,8 +44,8 @@ uint32_t trn_quirks_of(const trn_device_info *info, const trn_device_detail *det
     return quirks;
 }
 
-static const char *const names[] = {"LOOP_LIMIT", "NO_UNIFORM_LOADS", "SLOW_STORAGE", "EMULATED_MATRIX",
-                                    "EMULATED_FLOAT16"};
+static const char *const names[] = {"LOOP_LIMIT",      "NO_UNIFORM_LOADS", "SLOW_STORAGE",
+                                    "EMULATED_MATRIX", "EMULATED_FLOAT16", "NOMINAL_HEAP"};
 
 const char *trn_quirk_name(unsigned bit)
 {

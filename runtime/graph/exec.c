@@ -94,8 +94,8 @@ static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand
     return binding;
 }
 
-static trn_status make_dispatch(trn_exec *exec, const trn_lowered_step *lowered, trn_dispatch *dispatch,
-                                trn_error *err)
+static trn_status find_kernel(const trn_exec *exec, const trn_lowered_step *lowered,
+                              const trn_kernel **kernel, trn_error *err)
 {
     const trn_step *step = &lowered->step;
     trn_kernel_desc desc = {.shader = step->shader,
@@ -105,9 +105,27 @@ static trn_status make_dispatch(trn_exec *exec, const trn_lowered_step *lowered,
                             .buffers = step->operand_count,
                             .scalars = step->scalar_count,
                             .subgroup_size = step->subgroup_size};
+    trn_status status = trn_gpu_kernel(exec->gpu, &desc, kernel, err);
+    return status == TRN_OK ? TRN_OK : trn_wrap(err, "%s", lowered->label);
+}
+
+/* Compiling a kernel takes hundreds of megabytes for a moment: it is done before weights take theirs. */
+static trn_status make_kernels(const trn_exec *exec, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    const trn_kernel *kernel;
+    for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++)
+        status = find_kernel(exec, &exec->lower.steps[s], &kernel, err);
+    return status;
+}
+
+static trn_status make_dispatch(trn_exec *exec, const trn_lowered_step *lowered, trn_dispatch *dispatch,
+                                trn_error *err)
+{
+    const trn_step *step = &lowered->step;
     *dispatch = (trn_dispatch){.flops = step->flops, .bytes = step->bytes, .label = lowered->label};
-    trn_status status = trn_gpu_kernel(exec->gpu, &desc, &dispatch->kernel, err);
-    if (status != TRN_OK) return trn_wrap(err, "%s", lowered->label);
+    trn_status status = find_kernel(exec, lowered, &dispatch->kernel, err);
+    if (status != TRN_OK) return status;
     for (int i = 0; i < step->operand_count; i++)
         dispatch->bindings[i] = bind_operand(exec, &step->operands[i]);
     memcpy(dispatch->scalars, step->scalars, sizeof dispatch->scalars);
@@ -225,9 +243,36 @@ static void summarize(trn_exec *exec, const constant_use *use)
     sum->estimated_seconds = exec->nominal * trn_rate_slowness(exec->gpu);
 }
 
+/* Most that constants take at once: run_setup loads what a step needs, and frees what was needed last. */
+static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, trn_error *err)
+{
+    uint64_t held = 0, most = 0;
+    bool *loaded = calloc(tensor_total(exec) + 1, sizeof *loaded);
+    if (!loaded) return trn_fail_memory(err, tensor_total(exec), "a compilation");
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *lowered = &exec->lower.steps[s];
+        for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
+            const trn_tensor *tensor = lowered->step.operands[i].tensor;
+            if (!loaded[tensor->id]) held += (uint64_t)tensor->count * 4;
+            loaded[tensor->id] = true;
+        }
+        most = TRN_MAX(most, held);
+        for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
+            const trn_tensor *tensor = lowered->step.operands[i].tensor;
+            if (use->kept[tensor->id] || use->last_setup[tensor->id] > (int)s || !loaded[tensor->id])
+                continue;
+            held -= (uint64_t)tensor->count * 4;
+            loaded[tensor->id] = false;
+        }
+    }
+    exec->summary.loading_bytes = TRN_MAX(most, exec->summary.weight_bytes);
+    free(loaded);
+    return TRN_OK;
+}
+
 static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *err)
 {
-    uint64_t needed = exec->summary.weight_bytes + exec->summary.arena_bytes;
+    uint64_t needed = exec->summary.loading_bytes + exec->summary.arena_bytes;
     uint64_t available = trn_gpu_memory_available(exec->gpu);
     if (limit && (limit < available || !available)) available = limit;
     if (!available || needed <= available) return TRN_OK;
@@ -236,14 +281,14 @@ static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *
                     "the graph needs %s of device memory (%s weights, %s values) and %s is available; use a "
                     "smaller batch or "
                     "tile",
-                    trn_format_bytes(needed, text[0]), trn_format_bytes(exec->summary.weight_bytes, text[1]),
+                    trn_format_bytes(needed, text[0]), trn_format_bytes(exec->summary.loading_bytes, text[1]),
                     trn_format_bytes(exec->summary.arena_bytes, text[2]),
                     trn_format_bytes(available, text[3]));
 }
 
 static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *err)
 {
-    trn_status status = TRN_OK;
+    trn_status status = make_kernels(exec, err);
     for (int b = 0; status == TRN_OK && b < exec->plan.block_count; b++)
         status = trn_gpu_buffer_create(exec->gpu, exec->plan.block_bytes[b], "the values of a graph",
                                        &exec->blocks[b], err);
@@ -324,6 +369,8 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
         goto fail;
     }
     summarize(exec, &use);
+    status = find_loading_bytes(exec, &use, err);
+    if (status != TRN_OK) goto fail;
     if (!exec->options.plan_only) {
         status = check_memory(exec, exec->options.memory_limit, err);
         if (status == TRN_OK) status = realize(exec, &use, err);

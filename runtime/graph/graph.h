@@ -202,6 +202,7 @@ trn_status trn_exec_get(trn_exec *exec, const char *output, void *data, trn_erro
 typedef struct trn_exec_summary {
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;
     uint64_t weight_bytes, arena_bytes, arena_bytes_unshared; /* unshared: if no two tensors shared memory */
+    uint64_t loading_bytes; /* most that weights take while they are loaded and packed; >= weight_bytes */
     double flops, bytes;
     double estimated_seconds; /* from the device's measured rate; 0 when nothing was measured yet, which a
                                  plan_only compile does */
