@@ -99,6 +99,9 @@ trn_status trn_encoder_choose_all_bands(trn_encoder *encoder, size_t *count, trn
  */
 trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const trn_date *dates,
                                     trn_error *err);
+/* Adds the input "image" of the encoder's own tile, chosen bands and dates: [B,C,h,w], or [B,T,C,h,w] for
+ * encoders of series. */
+trn_tensor *trn_encoder_natural_input(const trn_encoder *encoder, trn_graph *graph, int64_t batch);
 /* A place as the encoder's graph wants it: out [location_values]. Latitude and longitude in degrees. */
 void trn_encoder_encode_location(const trn_encoder *encoder, double latitude, double longitude, float *out);
 

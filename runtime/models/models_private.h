@@ -117,6 +117,12 @@ struct trn_encoder {
     void *state; /* the family's, in the arena */
 };
 
+/* With settings "key=value key=value" of our own between those of the configuration and those given. */
+trn_status trn_encoder_create_of(const trn_family *family, const trn_model_config *config, const char *extra,
+                                 const trn_setting *settings, size_t count, trn_encoder **out,
+                                 trn_error *err);
+/* The number of dates as it will come. */
+int64_t trn_encoder_date_count(const trn_encoder *encoder);
 int64_t trn_encoder_int(const trn_encoder *encoder, size_t setting);
 double trn_encoder_real(const trn_encoder *encoder, size_t setting);
 const char *trn_encoder_text(const trn_encoder *encoder, size_t setting);
