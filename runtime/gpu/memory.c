@@ -233,8 +233,8 @@ static uint64_t next_block_size(const trn_memory *memory, uint64_t size)
 static trn_status new_block(trn_gpu *gpu, uint64_t size, trn_block **out, trn_error *err)
 {
     trn_memory *memory = &gpu->memory;
-    /* what does not fit into a shared block gets one of its own */
-    bool dedicated = size > largest_shared_block;
+    /* few large pieces would leave much of a shared block unused: each gets one of its own */
+    bool dedicated = size > smallest_block;
     if (!trn_grow(&memory->blocks, &memory->block_capacity, memory->block_count + 1, sizeof *memory->blocks))
         return trn_fail_memory(err, sizeof *memory->blocks, "the list of blocks");
     uint64_t wish = dedicated ? size : next_block_size(memory, size);

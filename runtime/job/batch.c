@@ -94,7 +94,7 @@ static trn_status check_plan_memory(const job_plan *plan, trn_gpu *gpu, const tr
 {
     trn_exec_summary summary = trn_exec_summarize(exec);
     uint64_t limit = plan->job->memory_limit ? plan->job->memory_limit : trn_gpu_memory_available(gpu);
-    uint64_t need = summary.weight_bytes + summary.arena_bytes;
+    uint64_t need = summary.loading_bytes + summary.arena_bytes;
     char need_text[32], limit_text[32];
     if (need <= limit) return TRN_OK;
     return trn_fail(err, TRN_ERR_MEMORY, "the graph needs %s of device memory and %s is available",
