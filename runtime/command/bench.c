@@ -9,7 +9,7 @@ typedef struct bench_values {
     common_values common;
     const char *device, *model;
     text_list config;
-    int batch, runs;
+    int batch, runs, dates;
 } bench_values;
 
 #define AT(member) offsetof(bench_values, member)
@@ -24,6 +24,13 @@ static const trn_option options[] = {
      .min = 1,
      .max = 4096,
      .initial = 1},
+    {.name = "dates",
+     .kind = OPTION_INT,
+     .offset = AT(dates),
+     .placeholder = "N",
+     .help = "dates of an image, for encoders of series; default: the fewest that the encoder takes",
+     .min = 1,
+     .max = 366},
     {.name = "runs",
      .kind = OPTION_INT,
      .offset = AT(runs),
@@ -45,7 +52,7 @@ typedef struct bench {
     trn_exec *exec;
     float *image;
     int64_t image_count;
-    size_t channels;
+    size_t dates;
     double *seconds;
 } bench;
 
@@ -63,21 +70,23 @@ static trn_status create_encoder(bench *b, const bench_values *values, trn_error
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "encoder '%s' learns from a scene: time it with TERRANE_PROFILE=1 terrane embed",
                         values->model);
-    return trn_encoder_choose_all_bands(b->encoder, &b->channels, err);
+    size_t channels, dates = (size_t)(values->dates ? values->dates : spec->min_dates);
+    status = trn_encoder_choose_dates(b->encoder, dates, NULL, err);
+    if (status != TRN_OK) return status;
+    b->dates = dates;
+    return trn_encoder_choose_all_bands(b->encoder, &channels, err);
 }
 
 static trn_status build(bench *b, int batch, trn_error *err)
 {
     const trn_encode_options pooled = {.pool = TRN_FEATURES_MEAN};
-    int64_t side = trn_encoder_get_spec(b->encoder)->tile;
     trn_status status = trn_weights_open_synthetic(&b->weights, err);
     if (status == TRN_OK) status = trn_encoder_load(b->encoder, b->weights, NULL, err);
     if (status != TRN_OK) return status;
     b->graph = trn_graph_create();
     if (!b->graph) return trn_fail_memory(err, 0, "a graph");
     trn_features features = {0};
-    trn_tensor *image =
-        trn_input(b->graph, "image", TRN_F32, TRN_SHAPE(batch, (int64_t)b->channels, side, side));
+    trn_tensor *image = trn_encoder_natural_input(b->encoder, b->graph, batch);
     status = trn_encoder_build(b->encoder, b->graph, image, &pooled, &features, err);
     if (status != TRN_OK) return status;
     trn_output_add(b->graph, "vectors", features.pooled);
@@ -121,19 +130,21 @@ static void report(const bench *b, const bench_values *values, trn_text *out)
         trn_text_add(out, "{\"ok\": true, \"model\": ");
         trn_text_json(out, values->model);
         trn_text_printf(out,
-                        ", \"batch\": %d, \"seconds_median\": %.6g, \"seconds_min\": %.6g, "
+                        ", \"batch\": %d, \"dates\": %zu, \"seconds_per_image\": %.6g, \"seconds_median\": "
+                        "%.6g, \"seconds_min\": %.6g, "
                         "\"images_per_second\": %.6g, \"gflop\": %.6g, \"memory_bytes\": %llu, ",
-                        values->batch, median, b->seconds[0], images, sum.flops * 1e-9,
-                        (unsigned long long)memory);
+                        values->batch, b->dates, median / values->batch, median, b->seconds[0], images,
+                        sum.flops * 1e-9, (unsigned long long)memory);
         trn_text_add(out, "\"device\": ");
         trn_text_json(out, trn_gpu_info(b->gpu)->name);
         trn_text_add(out, ", \"precision\": \"float32\"}\n");
         return;
     }
-    char bytes[32];
-    trn_text_printf(out, "%s, batch %d on %s: median %.4g s, fastest %.4g s of %d runs; %.4g images/s, ",
-                    values->model, values->batch, trn_gpu_info(b->gpu)->name, median, b->seconds[0],
-                    values->runs, images);
+    char bytes[32], dates[32] = "";
+    if (b->dates > 1) snprintf(dates, sizeof dates, " of %zu dates", b->dates);
+    trn_text_printf(out, "%s, batch %d%s on %s: median %.4g s, fastest %.4g s of %d runs; ", values->model,
+                    values->batch, dates, trn_gpu_info(b->gpu)->name, median, b->seconds[0], values->runs);
+    trn_text_printf(out, "%.4g s per image, %.4g images/s, ", median / values->batch, images);
     trn_text_printf(out, "%.4g GFLOP/s, device memory %s\n", sum.flops / median * 1e-9,
                     trn_format_bytes(memory, bytes));
 }
@@ -173,7 +184,7 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
 
 const trn_command bench_command = {
     .name = "bench",
-    .usage = "bench --model NAME [--batch N] [--runs N] [--json]",
+    .usage = "bench --model NAME [--batch N] [--dates N] [--runs N] [--json]",
     .summary = "times an encoder with synthetic weights",
     .details =
         "Builds the encoder at its natural window with made-up weights, pooled, and times whole runs on the "
