@@ -241,6 +241,11 @@ typedef struct trn_op_result {
     double seconds;
     char message[512];
 } trn_op_result;
+/* Runs a graph once on inputs made up by their names, its memory poisoned before, and compares every output
+ * with the C references: fills error, seconds, ok (by result->tolerance) and, when it is not, message. What
+ * goes wrong shows in the result; only a lost device and cancelling are failures. */
+trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
+                              trn_op_result *result, trn_error *err);
 /* Runs every case of every operator (or those whose name contains `filter`) on the device against the C
  * reference, outputs poisoned before. report is called for each. Returns TRN_OK when all ran (passed or not).
  */

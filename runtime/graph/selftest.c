@@ -104,7 +104,8 @@ static trn_status compare_outputs(trn_graph *graph, trn_exec *exec, case_data *d
     return TRN_OK;
 }
 
-static trn_status run_case(trn_gpu *gpu, trn_graph *graph, trn_op_result *result, trn_error *err)
+static trn_status run_case(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
+                           trn_op_result *result, trn_error *err)
 {
     case_data data = {0};
     trn_exec *exec = NULL;
@@ -114,7 +115,7 @@ static trn_status run_case(trn_gpu *gpu, trn_graph *graph, trn_op_result *result
     for (int i = 0; status == TRN_OK && i < data.input_count; i++)
         status = trn_exec_set(exec, data.inputs[i].name, data.inputs[i].data, err);
     uint64_t start = trn_now_ns();
-    if (status == TRN_OK) status = trn_exec_run(exec, NULL, err);
+    if (status == TRN_OK) status = trn_exec_run(exec, progress, err);
     result->seconds = (double)(trn_now_ns() - start) * 1e-9;
     if (status == TRN_OK)
         status =
@@ -125,25 +126,32 @@ static trn_status run_case(trn_gpu *gpu, trn_graph *graph, trn_op_result *result
     return status;
 }
 
-static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case, trn_op_result *result,
-                            trn_error *err)
+trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
+                              trn_op_result *result, trn_error *err)
 {
-    *result = (trn_op_result){.op = op->name,
-                              .label = op_case->label,
-                              .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};
-    trn_graph *graph = trn_graph_create();
-    if (!graph) return trn_fail_memory(err, 1, "a graph");
     trn_error why = {0};
-    op_case->build(graph);
-    trn_status status = run_case(gpu, graph, result, &why);
-    trn_graph_destroy(graph);
-    if (status == TRN_ERR_DEVICE_LOST) {
+    trn_status status = run_case(gpu, graph, progress, result, &why);
+    if (status == TRN_ERR_DEVICE_LOST || status == TRN_ERR_CANCELLED) {
         if (err) *err = why;
         return status;
     }
     if (status != TRN_OK) snprintf(result->message, sizeof result->message, "%.500s", why.message);
     result->ok = status == TRN_OK && result->error <= result->tolerance;
     return TRN_OK;
+}
+
+static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case,
+                            const trn_progress *progress, trn_op_result *result, trn_error *err)
+{
+    *result = (trn_op_result){.op = op->name,
+                              .label = op_case->label,
+                              .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};
+    trn_graph *graph = trn_graph_create();
+    if (!graph) return trn_fail_memory(err, 1, "a graph");
+    op_case->build(graph);
+    trn_status status = trn_graph_selftest(gpu, graph, progress, result, err);
+    trn_graph_destroy(graph);
+    return status;
 }
 
 trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
@@ -155,7 +163,7 @@ trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
         for (int c = 0; c < (*op)->case_count; c++) {
             trn_op_result result;
             if (trn_progress_cancelled(progress)) return trn_fail_cancelled(err, "the self-test");
-            trn_status status = test_case(gpu, *op, &(*op)->cases[c], &result, err);
+            trn_status status = test_case(gpu, *op, &(*op)->cases[c], progress, &result, err);
             if (status != TRN_OK) return status;
             report(user, &result);
         }

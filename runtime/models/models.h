@@ -190,9 +190,9 @@ trn_status trn_masked_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *
 /* ---- self-test ---- */
 
 /* A tiny configuration of each family with synthetic weights, for selftest and tests: builds graph, with
- * input "image" (normalised values) and outputs "dense" and "mean", ready to compile. Index from 0; returns
- * false past the last. *keep owns what the graph needs: destroy it after the graph. When building fails,
- * *graph is NULL and err says why. */
+ * input "image" (normalised values) and outputs "dense0" and so on and "mean", ready to compile. Index from
+ * 0; returns false past the last. *keep owns what the graph needs: destroy it after the graph. When building
+ * fails, *graph is NULL and err says why. */
 bool trn_model_tiny(size_t i, const char **family, trn_graph **graph, trn_encoder **keep, trn_error *err);
 
 #ifdef __cplusplus

@@ -43,7 +43,11 @@ static trn_status tiny_build(trn_encoder *encoder, trn_graph *graph, trn_error *
     trn_status status = trn_encoder_build(encoder, graph, image, &of_dense, &dense, err);
     if (status == TRN_OK) status = trn_encoder_build(encoder, graph, image, &of_mean, &pooled, err);
     if (status != TRN_OK) return status;
-    trn_output_add(graph, "dense", dense.grids[0]);
+    for (int g = 0; g < dense.grid_count; g++) {
+        char name[] = "dense0";
+        name[5] = (char)('0' + g);
+        trn_output_add(graph, name, dense.grids[g]);
+    }
     trn_output_add(graph, "mean", pooled.pooled);
     return trn_graph_status(graph, err);
 }

@@ -202,22 +202,25 @@ static void test_load_report(void **state)
     trn_weights_close(weights);
 }
 
-/* The sizes in the registry are what the graphs ask for. */
+/* The sizes in the registry are what the graphs ask for; Galileo's are of its files, which have groups that
+ * no image has. */
 static void test_parameter_counts(void **state)
 {
     (void)state;
     for (size_t i = 0; i < trn_model_count(); i++) {
         const trn_model_info *info = trn_model_at(i);
-        if (strcmp(info->family, "vit") != 0) continue;
+        if (!info->licence || !strcmp(info->family, "galileo")) continue;
         trn_encoder *encoder = make_encoder(info->name, NULL, 0);
         trn_weights *weights = open_weights(NULL);
         trn_text report = {0};
         trn_error err = {0};
         char wanted[64];
+        size_t channels;
+        assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
         assert_trn_ok(trn_encoder_load(encoder, weights, &report, &err), err);
         snprintf(wanted, sizeof wanted, " %llu parameters", (unsigned long long)info->parameters);
         if (!strstr(trn_text_get(&report), wanted))
-            fail_msg("the registry has%s, loading says %s", wanted, trn_text_get(&report));
+            fail_msg("%s: the registry has%s, loading says %s", info->name, wanted, trn_text_get(&report));
         trn_text_free(&report);
         trn_encoder_destroy(encoder);
         trn_weights_close(weights);
@@ -264,37 +267,6 @@ static void test_build_errors(void **state)
     trn_weights_close(weights);
 }
 
-static void run_tiny(size_t i, trn_graph *graph, const char *family)
-{
-    const trn_encoder_spec *spec;
-    const char *kept_family;
-    trn_graph *again;
-    trn_encoder *keep;
-    trn_error err = {0};
-    assert_true(trn_model_tiny(i, &kept_family, &again, &keep, &err));
-    spec = trn_encoder_get_spec(keep);
-    int64_t channels = spec->band_count ? (int64_t)spec->band_count : 3, cells = spec->tile / spec->stride;
-    int64_t sizes[] = {2 * cells * cells * spec->channels, 2 * spec->channels};
-    float *image = test_hash_values("tiny image", 2 * channels * spec->tile * spec->tile, 1.5, 0);
-    staged s = {.graph = graph, .count = 2, .names = {"dense", "mean"}, .sizes = {sizes[0], sizes[1]}};
-    staged r = {.graph = again, .count = 2, .names = {"dense", "mean"}, .sizes = {sizes[0], sizes[1]}};
-    trn_named_data input = {"image", image};
-    staged_run_device(&s, &input, 1);
-    staged_run_reference(&r, &input, 1);
-    for (int k = 0; k < 2; k++) {
-        double scale = largest(r.values[k], r.sizes[k]);
-        double error = test_worst_error(s.values[k], r.values[k], s.sizes[k], scale);
-        printf("tiny %-8s %-5s fused against reference %.2e\n", family, s.names[k], error);
-        assert_true(scale > 0.01);
-        assert_true(error < 1e-5);
-    }
-    free(image);
-    staged_close(&r);
-    for (int k = 0; k < 2; k++)
-        free(s.values[k]);
-    trn_encoder_destroy(keep);
-}
-
 static void test_tiny(void **state)
 {
     (void)state;
@@ -305,7 +277,11 @@ static void test_tiny(void **state)
     size_t i = 0;
     for (; trn_model_tiny(i, &family, &graph, &keep, &err); i++) {
         if (!graph) fail_msg("%s: %s", family, err.message);
-        run_tiny(i, graph, family);
+        trn_op_result result = {.op = "model", .label = family, .tolerance = 1e-5};
+        assert_trn_ok(trn_graph_selftest(open_gpu(), graph, NULL, &result, &err), err);
+        printf("tiny %-8s fused against reference %.2e\n", family, result.error);
+        if (!result.ok) fail_msg("%s: %s", family, result.message);
+        assert_true(result.error > 0);
         trn_graph_destroy(graph);
         trn_encoder_destroy(keep);
     }
