@@ -8,7 +8,9 @@
 #include <terrane.h>
 
 enum { BANDS = 3 };
-static const char *const names[BANDS] = {"red", "green", "blue"}; /* of the file's bands, in its order */
+/* the file's bands, in its order; an encoder that goes by wavelengths would want those, too */
+static const char *const names[BANDS] = {"red", "green", "blue"};
+static const trn_band_offer bands[BANDS] = {{"red", 0.665}, {"green", 0.56}, {"blue", 0.49}};
 
 int main(int argc, char **argv)
 {
@@ -21,13 +23,13 @@ int main(int argc, char **argv)
 
     if (argc < 3) return fprintf(stderr, "usage: embed IMAGE MODEL [WEIGHTS]\n"), 2;
     if (trn_encoder_create(argv[2], NULL, 0, &encoder, &err)) goto done;
-    if (argc > 3 && trn_weights_open(argv[3], NULL, &weights, &err)) goto done;
-    if (weights && trn_encoder_load(encoder, weights, NULL, &err)) goto done;
     /* which of the file's bands the encoder wants, in its order: channel i of the image is band order[i] */
     const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
     int order[BANDS], side = spec->tile;
     size_t count;
-    if (trn_encoder_choose_bands(encoder, names, BANDS, order, BANDS, &count, NULL, &err)) goto done;
+    if (trn_encoder_choose_bands(encoder, bands, BANDS, order, BANDS, &count, NULL, &err)) goto done;
+    if (argc > 3 && trn_weights_open(argv[3], NULL, &weights, &err)) goto done;
+    if (weights && trn_encoder_load(encoder, weights, NULL, &err)) goto done;
     if (!(image = calloc(count * (size_t)side * (size_t)side, sizeof *image))) goto done;
     const trn_scene_options options = {.band_names = names, .band_name_count = BANDS};
     if (trn_scene_open((const char *const *)&argv[1], 1, &options, &scene, &err)) goto done;

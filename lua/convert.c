@@ -426,11 +426,11 @@ static void convert_reconstruct(converter *c, trn_embed_job *job)
     made->mask_ratio = number_field(c, "mask_ratio", 0);
     made->seed = (uint64_t)integer_field(c, "seed");
     made->size = integer_field(c, "size");
-    made->export.path = text_field(c, "export");
+    made->picture.path = text_field(c, "export");
     *export_place = recipe->embed_place;
     export_place->field = "export";
     job->encoders = &made->encoder;
-    job->exports = &made->export;
+    job->exports = &made->picture;
     job->encoder_count = job->export_count = 1;
     recipe->encoder_places = encoder_place;
     recipe->export_places = export_place;

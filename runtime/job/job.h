@@ -146,7 +146,7 @@ typedef struct trn_reconstruct_job {
     int64_t x, y;
     double mask_ratio;     /* of the patches that are hidden; 0: 0.75 */
     uint64_t seed;         /* of the choice of patches */
-    trn_job_export export; /* a .png, relative to out_dir */
+    trn_job_export picture; /* a .png, relative to out_dir */
     const char *out_dir;   /* created; NULL: "." */
     uint64_t memory_limit;
     bool strict;

@@ -44,9 +44,9 @@ static trn_status check_wishes(const trn_reconstruct_job *job, const trn_job_hoo
                           "ratio above 0 and below 1",
                           job->size, job->mask_ratio);
     if (status != TRN_OK) return job_blame(hooks, status, TRN_JOB_WHOLE, 0);
-    if (!job->export.path || strcasecmp(trn_path_extension(job->export.path), "png") != 0)
+    if (!job->picture.path || strcasecmp(trn_path_extension(job->picture.path), "png") != 0)
         status = trn_fail(err, TRN_ERR_ARGUMENT, "output '%s': a reconstruction is a picture; name a .png",
-                          job->export.path ? job->export.path : "");
+                          job->picture.path ? job->picture.path : "");
     return job_blame(hooks, status, TRN_JOB_EXPORT, 0);
 }
 
@@ -108,7 +108,7 @@ static trn_status plan_reconstruction(reconstruction *r, const trn_reconstruct_j
                                .encoder_count = 1,
                                .tile = job->size,
                                .memory_limit = job->memory_limit,
-                               .exports = &job->export,
+                               .exports = &job->picture,
                                .export_count = 1,
                                .out_dir = job->out_dir,
                                .strict = job->strict,
@@ -392,7 +392,7 @@ static trn_status write_picture(const reconstruction *r, trn_error *err)
 static trn_status name_outputs(reconstruction *r, trn_error *err)
 {
     const char *dir = r->job->out_dir ? r->job->out_dir : ".";
-    const char *const names[] = {r->job->export.path, "result.json"};
+    const char *const names[] = {r->job->picture.path, "result.json"};
     trn_status status = trn_make_dirs(dir, err);
     for (size_t i = 0; status == TRN_OK && i < TRN_COUNT(names); i++) {
         r->paths[i] = trn_path_join(dir, names[i]);

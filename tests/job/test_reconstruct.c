@@ -144,7 +144,7 @@ static void set_up(case_job *c)
                     .settings = settings,
                     .setting_count = TRN_COUNT(settings)},
         .mask_ratio = 0.75,
-        .export = {.path = "made.png"},
+        .picture = {.path = "made.png"},
         .out_dir = c->dir,
     };
 }
@@ -328,7 +328,7 @@ static void test_refused(void **state)
     changed.job.mask_ratio = 0.99;
     expect_refused(&changed, TRN_ERR_ARGUMENT, "leaves none of 32 patches visible");
     changed = c;
-    changed.job.export.path = "made.tif";
+    changed.job.picture.path = "made.tif";
     expect_refused(&changed, TRN_ERR_ARGUMENT, "name a .png");
     changed = c;
     changed.job.scene.each = true;

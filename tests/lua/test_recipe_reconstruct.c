@@ -40,7 +40,7 @@ static void test_defaults(void **state)
     assert_string_equal(job->encoder.model, "prithvi-v2-tiny-tl");
     assert_string_equal(job->encoder.weights, "w.pt");
     assert_string_equal(job->encoder.settings[0].key, "decoder_depth");
-    assert_string_equal(job->export.path, "reconstruction.png");
+    assert_string_equal(job->picture.path, "reconstruction.png");
     assert_true(job->mask_ratio > 0.74 && job->mask_ratio < 0.76);
     assert_true(job->seed == 0 && job->size == 0 && !job->has_place && !job->strict);
     assert_string_equal(job->result_extra, "{\"recipe\": \"recipes/x.lua\", \"parameters\": {}}");
@@ -58,7 +58,7 @@ static void test_everything_arrives(void **state)
     assert_true(job->mask_ratio > 0.49 && job->mask_ratio < 0.51);
     assert_true(job->seed == 7 && job->size == 96 && job->has_place && job->x == 3 && job->y == 5);
     assert_true(job->strict);
-    assert_string_equal(job->export.path, "b.png");
+    assert_string_equal(job->picture.path, "b.png");
     trn_text place = {0};
     trn_recipe_place(recipe, TRN_RECIPE_ENCODER, 0, NULL, &place);
     assert_string_equal(trn_text_get(&place), "recipes/x.lua:3");
