@@ -119,7 +119,7 @@ static void plan_display(const job_plan *plan, planned_encoder *member, size_t c
     member->high[c] = FLT_MAX;
     if (job_member_wants(member, c).unit != TRN_UNIT_BYTE) return;
     to_physical(plan, &plan->info->bands[plan->bands[member->channels[c]]], &scale, &offset);
-    double black = -offset / scale, white = (member->wish->display - offset) / scale;
+    double black = 0 - offset / scale, white = (member->wish->display - offset) / scale;
     member->low[c] = (float)TRN_MIN(black, white);
     member->high[c] = (float)TRN_MAX(black, white);
     member->scale[c] = (float)(scale * factor);

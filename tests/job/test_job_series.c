@@ -614,6 +614,77 @@ static void names_that_contradict(void **state)
     forget(&f);
 }
 
+/* ---- families together ---- */
+
+/* Colours, wavelengths and six bands of one scene as one embedding on cells of 16 pixels, as
+ * recipes/compose_scene.lua has it. */
+static void three_families(void **state)
+{
+    (void)state;
+    enum { HIERA = 8 * (1 + 2 + 4 + 8), DOFA = 32, PRITHVI = 32 };
+    static const trn_setting hiera[] = {{"img_size", "64"}, {"dim", "8"}, {"stages", "1,1,1,1"}};
+    static const trn_setting dofa[] = {{"img_size", "64"}, {"dim", "32"}, {"depth", "1"}, {"heads", "2"}};
+    static const char *const bands[] = {"B02", "B03", "B04", "B08", "B11", "B12"};
+    trn_error err = {0};
+    fixture f = set_up("prithvi-v2-100m-tl", located_settings, TRN_COUNT(located_settings));
+    add_file(&f, "s.tif",
+             &(test_raster){
+                 .width = 128, .height = 96, .bands = 12, .type = TEST_RASTER_U16, .value = series_value});
+    char *hiera_file = test_path(f.dir, "hiera.safetensors"),
+         *dofa_file = test_path(f.dir, "dofa.safetensors");
+    assert_trn_ok(trn_model_write_synthetic("hiera-base", hiera, TRN_COUNT(hiera), hiera_file, NULL, &err),
+                  err);
+    assert_trn_ok(trn_model_write_synthetic("dofa-base", dofa, TRN_COUNT(dofa), dofa_file, NULL, &err), err);
+    const trn_job_encoder all[] = {
+        {.model = "hiera-base", .weights = hiera_file, .settings = hiera, .setting_count = 3, .display = 0.3},
+        {.model = "dofa-base",
+         .weights = dofa_file,
+         .settings = dofa,
+         .setting_count = 4,
+         .bands = bands,
+         .band_count = 6,
+         .display = 0.3},
+        {.model = "prithvi-v2-100m-tl",
+         .weights = f.weights,
+         .settings = located_settings,
+         .setting_count = TRN_COUNT(located_settings)},
+    };
+    f.job.scene.sensor = "s2";
+    f.job.tile = 64;
+    f.job.overlap = 32;
+    f.job.compose.cell = 16;
+    connect(&f);
+    f.job.encoders = all;
+    f.job.encoder_count = 3;
+    trn_embed_result result;
+    assert_trn_ok(trn_embed_run(&f.job, gpu, NULL, &result, &err), err);
+    assert_int_equal(result.channels, HIERA + DOFA + PRITHVI);
+    assert_int_equal(result.grid_width, 8);
+    assert_int_equal(result.grid_height, 6);
+    trn_embed_result_free(&result);
+    /* the last channels are those of Prithvi alone */
+    char *path = test_path(f.dir, "a.npy");
+    float *fused, *alone;
+    int64_t shape[3];
+    int dims;
+    assert_trn_ok(trn_npy_read(path, &fused, shape, 3, &dims, &err), err);
+    f.job.encoders = &all[2];
+    f.job.encoder_count = 1;
+    assert_trn_ok(trn_embed_run(&f.job, gpu, NULL, &result, &err), err);
+    trn_embed_result_free(&result);
+    assert_trn_ok(trn_npy_read(path, &alone, shape, 3, &dims, &err), err);
+    double scale = largest(alone, 48 * PRITHVI);
+    for (size_t cell = 0; cell < 48; cell++)
+        assert_true(test_worst_error(fused + cell * (HIERA + DOFA + PRITHVI) + HIERA + DOFA,
+                                     alone + cell * PRITHVI, PRITHVI, scale) < 1e-5);
+    free(fused);
+    free(alone);
+    free(path);
+    free(hiera_file);
+    free(dofa_file);
+    forget(&f);
+}
+
 /* ---- explaining ---- */
 
 static void explanation(void **state)
@@ -666,12 +737,12 @@ static void explanation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_series), cmocka_unit_test(dates_and_places),
-        cmocka_unit_test(one_date),      cmocka_unit_test(holes_of_any_date),
-        cmocka_unit_test(unlike_dates),  cmocka_unit_test(rectangular_images),
-        cmocka_unit_test(display_bytes), cmocka_unit_test(strange_statistics),
-        cmocka_unit_test(near_infrared), cmocka_unit_test(names_that_contradict),
-        cmocka_unit_test(explanation),
+        cmocka_unit_test(golden_series),  cmocka_unit_test(dates_and_places),
+        cmocka_unit_test(one_date),       cmocka_unit_test(holes_of_any_date),
+        cmocka_unit_test(unlike_dates),   cmocka_unit_test(rectangular_images),
+        cmocka_unit_test(display_bytes),  cmocka_unit_test(strange_statistics),
+        cmocka_unit_test(near_infrared),  cmocka_unit_test(names_that_contradict),
+        cmocka_unit_test(three_families), cmocka_unit_test(explanation),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
