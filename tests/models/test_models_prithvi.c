@@ -194,10 +194,10 @@ static void run_sample(const golden_run *run, trn_encoder *encoder, const test_t
     staged_close(&s);
 }
 
-static void compare_case(const golden_run *run, const char *model, const char *file,
+static void compare_file(const golden_run *run, const char *model, const char *path,
                          const trn_setting *settings, size_t count)
 {
-    trn_weights *weights = open_weights(file ? test_golden_path(file) : NULL);
+    trn_weights *weights = open_weights(path);
     trn_encoder *encoder = load(make_encoder(model, settings, count), weights);
     test_tensor x = series_input(run->id);
     if (run->coords) { /* times and places differ: one by one */
@@ -211,6 +211,12 @@ static void compare_case(const golden_run *run, const char *model, const char *f
     free(x.data);
     trn_encoder_destroy(encoder);
     trn_weights_close(weights);
+}
+
+static void compare_case(const golden_run *run, const char *model, const char *file,
+                         const trn_setting *settings, size_t count)
+{
+    compare_file(run, model, file ? test_golden_path(file) : NULL, settings, count);
 }
 
 /* ---- goldens ---- */
@@ -666,6 +672,65 @@ static void compare_masked(const char *file)
     trn_weights_close(weights);
 }
 
+/* ---- names of other files ---- */
+
+enum { MAX_TENSORS = 96 };
+
+/* A copy of a checkpoint with what stands before its names taken off, and something else put there. malloc'd
+ * path. */
+static char *rename_checkpoint(const char *from, const char *const *taken, const char *put)
+{
+    trn_weights *weights = open_weights(from);
+    trn_error err = {0};
+    trn_weight_data tensors[MAX_TENSORS];
+    char names[MAX_TENSORS][96];
+    float *values[MAX_TENSORS];
+    size_t count = trn_weights_count(weights);
+    assert_in_range(count, 1, MAX_TENSORS);
+    for (size_t i = 0; i < count; i++) {
+        const trn_weight *weight = trn_weights_at(weights, i);
+        const char *name = weight->name;
+        int64_t elements = 1;
+        for (int d = 0; d < weight->ndim; d++)
+            elements *= weight->shape[d];
+        values[i] = malloc((size_t)elements * sizeof(float));
+        assert_non_null(values[i]);
+        assert_trn_ok(trn_weights_read(weights, name, weight->shape, weight->ndim, values[i], &err), err);
+        for (const char *const *t = taken; *t; t++)
+            if (trn_starts_with(name, *t)) name += strlen(*t);
+        snprintf(names[i], sizeof names[i], "%s%s", put, name);
+        tensors[i] = (trn_weight_data){.name = names[i], .ndim = weight->ndim, .data = values[i]};
+        memcpy(tensors[i].shape, weight->shape, sizeof weight->shape);
+    }
+    char *path = test_path(test_temp_dir(), "renamed.safetensors");
+    assert_trn_ok(trn_weights_write(path, tensors, count, NULL, &err), err);
+    for (size_t i = 0; i < count; i++)
+        free(values[i]);
+    trn_weights_close(weights);
+    return path;
+}
+
+/* The first release's file had no "encoder." and "decoder."; training code wraps names. */
+static void test_other_names(void **state)
+{
+    (void)state;
+    static const golden_run run = {"prithvi_tiny_tl", "prithvi_tiny_tl", 10, 1e-5, true};
+    const char *const taken[] = {"encoder.", "decoder.", NULL}, *const none[] = {NULL};
+    const char *wrapped[] = {"_timm_module.", "model."};
+    char whole[4096], alone[4096];
+    if (!test_golden_path("prithvi_tiny_mae/prithvi_tiny_mae.safetensors")) skip();
+    snprintf(whole, sizeof whole, "%s", test_golden_path("prithvi_tiny_mae/prithvi_tiny_mae.safetensors"));
+    snprintf(alone, sizeof alone, "%s", test_golden_path("prithvi_tiny_tl/prithvi_tiny_tl.pt"));
+    char *old = rename_checkpoint(whole, taken, "");
+    compare_masked(old);
+    free(old);
+    for (size_t i = 0; i < TRN_COUNT(wrapped); i++) {
+        char *path = rename_checkpoint(alone, i ? none : taken, wrapped[i]);
+        compare_file(&run, "prithvi-v2-100m-tl", path, tiny_tl, TRN_COUNT(tiny_tl));
+        free(path);
+    }
+}
+
 static void test_masked(void **state)
 {
     (void)state;
@@ -821,6 +886,7 @@ int main(void)
         cmocka_unit_test(test_coordinate_conventions),
         cmocka_unit_test(test_day_base),
         cmocka_unit_test(test_masked),
+        cmocka_unit_test(test_other_names),
         cmocka_unit_test(test_masked_batch),
         cmocka_unit_test(test_masked_tubelet),
         cmocka_unit_test(test_masked_errors),
