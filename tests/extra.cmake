@@ -16,3 +16,12 @@ target_compile_definitions(test_install PRIVATE INSTALL_PKG_CONFIG_OPTIONS="${pk
 if(test_objects) # its programs are users' programs, with drivers that leak
   set_property(TEST install.install APPEND PROPERTY ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
+
+# Long checks with encoders of their published sizes, beside the test run: gigabytes are written and removed.
+if(TARGET terrane_command)
+  add_custom_target(full-checks
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/full/memory_limit.sh ${CMAKE_BINARY_DIR}
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/full/published_sizes.sh ${CMAKE_BINARY_DIR}
+    DEPENDS terrane_command
+    USES_TERMINAL VERBATIM)
+endif()
