@@ -24,7 +24,7 @@ static void put(const test_raster *raster, uint8_t *at, double value)
     static const double usual[] = {255, 10000, 1};
     double scaled = value * (raster->scale != 0 ? raster->scale : usual[raster->type]);
     float f32 = (float)scaled;
-    uint16_t u16 = isnan(scaled) ? 0 : (uint16_t)scaled;
+    uint16_t u16 = isnan(scaled) || raster->type == TEST_RASTER_F32 ? 0 : (uint16_t)scaled;
     if (raster->type == TEST_RASTER_F32)
         memcpy(at, &f32, sizeof f32);
     else if (raster->type == TEST_RASTER_U16)
