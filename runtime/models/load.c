@@ -103,6 +103,64 @@ static void add_shape(const int64_t *dims, int ndim, trn_text *out)
     trn_text_add(out, ndim ? "]" : "[]");
 }
 
+static bool fits_all(const wanted_list *list, const trn_weights *weights)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        const trn_weight *weight = trn_weights_find(weights, list->items[i].name);
+        if (!weight || !shape_matches(weight, &list->items[i].shape)) return false;
+    }
+    return list->count > 0;
+}
+
+/* Whether the weights have all that this encoder wants with its own settings. */
+static bool fits_config(const trn_model_config *config, trn_weights *weights)
+{
+    trn_error ignored = {0};
+    trn_encoder *encoder;
+    size_t channels;
+    if (trn_encoder_create(config->info.name, NULL, 0, &encoder, &ignored) != TRN_OK) return false;
+    wanted_list list = {.encoder = encoder, .arena = encoder->arena};
+    encoder->weights = weights;
+    bool fits = encoder->spec.needs_weights &&
+                trn_encoder_choose_all_bands(encoder, &channels, &ignored) == TRN_OK &&
+                collect_wanted(encoder, &list, &ignored) == TRN_OK && fits_all(&list, weights);
+    free(list.items);
+    trn_encoder_destroy(encoder);
+    return fits;
+}
+
+/* Names the encoders, of any family, that the weights would fit; how many. */
+static size_t list_fitting(trn_weights *weights, trn_text *out)
+{
+    size_t fitting = 0;
+    for (size_t f = 0; f < trn_family_count; f++) {
+        const trn_family *family = trn_families[f];
+        if (!family->probe || !trn_weights_find(weights, family->probe)) continue;
+        for (size_t i = 0; i < family->config_count; i++) {
+            if (!fits_config(&family->configs[i], weights)) continue;
+            trn_text_printf(out, "%s'%s'", fitting ? " or " : "", family->configs[i].info.name);
+            fitting++;
+        }
+    }
+    return fitting;
+}
+
+/* What may have gone wrong. */
+static void add_advice(const trn_encoder *encoder, trn_text *out)
+{
+    trn_text fitting = {0};
+    const char *source = encoder->config->info.source;
+    if (list_fitting(encoder->weights, &fitting))
+        trn_text_printf(out, "These look like the weights of %s with settings as they are by default.",
+                        trn_text_get(&fitting));
+    else
+        trn_text_printf(out,
+                        "Is it another model, one of other sizes (see its settings), or a port whose names "
+                        "are not those of %s?",
+                        source ? source : "the original's file");
+    trn_text_free(&fitting);
+}
+
 /* Fails when a wanted tensor is missing or has another shape; names the first few. */
 static trn_status check_wanted(const trn_encoder *encoder, const wanted_list *list, trn_error *err)
 {
@@ -126,16 +184,15 @@ static trn_status check_wanted(const trn_encoder *encoder, const wanted_list *li
         add_shape(weight->shape, weight->ndim, &problems);
     }
     trn_status status = TRN_OK;
-    const char *source = encoder->config->info.source;
-    if (missing + misshaped)
+    if (missing + misshaped) {
+        trn_text_add(&problems, missing + misshaped > MAX_LISTED ? "; ... " : ". ");
+        add_advice(encoder, &problems);
         status = trn_fail(
             err, TRN_ERR_FORMAT,
-            "weights '%s' do not fit encoder '%s': %zu tensors missing and %zu of another shape, of %zu: "
-            "%s%s. Is it another model, one of other sizes (see its settings), or a port whose names are "
-            "not those of %s?",
+            "weights '%s' do not fit encoder '%s': %zu tensors missing and %zu of another shape, of %zu: %s",
             trn_weights_path(encoder->weights), encoder->spec.name, missing, misshaped, list->count,
-            trn_text_get(&problems), missing + misshaped > MAX_LISTED ? "; .." : "",
-            source ? source : "the original's file");
+            trn_text_get(&problems));
+    }
     trn_text_free(&problems);
     return status;
 }

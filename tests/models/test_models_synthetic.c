@@ -106,6 +106,39 @@ static void wrapping_is_the_published_one(void **state)
     free(plain);
 }
 
+static void expect_misfit(const char *name, const trn_setting *setting, trn_weights *weights,
+                          const char *advice)
+{
+    trn_error err = {0};
+    trn_encoder *encoder;
+    size_t channels;
+    assert_trn_ok(trn_encoder_create(name, setting, setting ? 1 : 0, &encoder, &err), err);
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
+    assert_trn_fails(trn_encoder_load(encoder, weights, NULL, &err), TRN_ERR_FORMAT, err, advice);
+    trn_encoder_destroy(encoder);
+}
+
+/* Weights of another size: the error says whose they are, when they are anybody's. */
+static void wrong_size_is_named(void **state)
+{
+    (void)state;
+    const trn_setting longer = {"depth", "6"}, shorter = {"depth", "3"};
+    static const char of_nano[] = "These look like the weights of 'galileo-nano' with";
+    char *path = test_path(test_temp_dir(), "w.pt");
+    trn_error err = {0};
+    trn_weights *weights;
+    assert_trn_ok(trn_model_write_synthetic("galileo-nano", NULL, 0, path, NULL, &err), err);
+    assert_trn_ok(trn_weights_open(path, NULL, &weights, &err), err);
+    expect_misfit("galileo-tiny", NULL, weights, of_nano);
+    expect_misfit("galileo-nano", &longer, weights, of_nano);
+    trn_weights_close(weights);
+    assert_trn_ok(trn_model_write_synthetic("galileo-nano", &shorter, 1, path, NULL, &err), err);
+    assert_trn_ok(trn_weights_open(path, NULL, &weights, &err), err);
+    expect_misfit("galileo-nano", NULL, weights, "Is it another model");
+    trn_weights_close(weights);
+    free(path);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -128,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_loads_what_is_made_up),
         cmocka_unit_test(wrapping_is_the_published_one),
+        cmocka_unit_test(wrong_size_is_named),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
