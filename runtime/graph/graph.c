@@ -170,9 +170,24 @@ trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_sh
     return tensor;
 }
 
+/* A model that is built twice into a graph keeps its weights once. */
+static trn_tensor *find_param(const trn_graph *graph, const char *name, const trn_shape *shape, trn_fill fill,
+                              const void *user)
+{
+    for (size_t i = 0; i < graph->tensor_count; i++) {
+        trn_tensor *tensor = graph->tensors[i];
+        if (tensor->fill == fill && tensor->fill_user == user && !strcmp(tensor->name, name) &&
+            trn_shape_equal(&tensor->shape, shape))
+            return tensor;
+    }
+    return NULL;
+}
+
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
 {
     if (!fill) return trn_graph_fail(graph, "param '%s' has nothing that fills it", name);
+    trn_tensor *known = find_param(graph, name, &shape, fill, user);
+    if (known) return known;
     trn_tensor *tensor = leaf(graph, name, TRN_F32, shape);
     if (!tensor) return NULL;
     tensor->constant = true;

@@ -54,8 +54,9 @@ trn_dtype trn_tensor_type(const trn_tensor *tensor);
 trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_shape shape);
 /* A value known before the run: weights and tables. `fill` writes count values (float, or int32_t for
  * TRN_I32) when the graph is compiled, straight into a transfer buffer, so that weights need not stay in host
- * memory. user must live as long as the graph is compiled. What depends on constants alone is computed once,
- * at compile time, on the device. */
+ * memory. user must live as long as the graph is compiled. The same name, shape, fill and user give the same
+ * tensor: a model that is built twice keeps its weights once. What depends on constants alone is computed
+ * once, at compile time, on the device. */
 typedef trn_status (*trn_fill)(void *user, const char *name, const trn_shape *shape, void *out,
                                trn_error *err);
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user);

@@ -229,6 +229,19 @@ static void constants_are_folded_once(void **state)
     trn_graph_destroy(graph);
 }
 
+static void parameters_are_kept_once(void **state)
+{
+    (void)state;
+    int others;
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(4, 8), fill_twos, NULL);
+    assert_ptr_equal(trn_param(graph, "w", TRN_SHAPE(4, 8), fill_twos, NULL), w);
+    assert_ptr_not_equal(trn_param(graph, "w", TRN_SHAPE(8, 4), fill_twos, NULL), w);
+    assert_ptr_not_equal(trn_param(graph, "w", TRN_SHAPE(4, 8), fill_twos, &others), w);
+    assert_ptr_not_equal(trn_param(graph, "v", TRN_SHAPE(4, 8), fill_twos, NULL), w);
+    trn_graph_destroy(graph);
+}
+
 static void check_mode_compares_with_the_reference(void **state)
 {
     (void)state;
@@ -433,6 +446,7 @@ int main(void)
         cmocka_unit_test(memory_is_shared_by_lifetime),
         cmocka_unit_test(too_little_memory_is_said_before_the_run),
         cmocka_unit_test(constants_are_folded_once),
+        cmocka_unit_test(parameters_are_kept_once),
         cmocka_unit_test(check_mode_compares_with_the_reference),
         cmocka_unit_test(check_mode_reads_computed_constants),
         cmocka_unit_test(single_numbers_are_tensors_too),
