@@ -8,6 +8,10 @@
 #include <strings.h>
 
 enum { MAX_DATES = 366 };
+/* Decoded blocks of all dates together, and of one at least: a row of blocks of a wide scene must fit, or its
+ * windows decode the same blocks again and again. */
+#define SERIES_CACHE ((size_t)512 << 20)
+#define LEAST_CACHE ((size_t)64 << 20)
 
 const char *job_date_file(const job_plan *plan, size_t date)
 {
@@ -70,6 +74,7 @@ trn_status job_dates_plan(job_plan *plan, trn_error *err)
     plan->dates = trn_arena_array(plan->arena, count, sizeof *plan->dates);
     if (!plan->dates) return trn_fail_memory(err, count * sizeof *plan->dates, "dates");
     plan->date_count = count;
+    if (count > 1) plan->scene_options.cache_bytes = TRN_MAX(SERIES_CACHE / count, LEAST_CACHE);
     for (size_t t = 0, at = 0; t < count; at += files[t++])
         plan->dates[t] = (job_date){.paths = plan->paths + at, .path_count = files[t]};
     return TRN_OK;

@@ -144,10 +144,10 @@ typedef struct trn_reconstruct_job {
     int size;       /* side of the window in pixels; 0: the encoder's natural one */
     bool has_place; /* column and row of the window's first pixel; else it is the scene's centre */
     int64_t x, y;
-    double mask_ratio;     /* of the patches that are hidden; 0: 0.75 */
-    uint64_t seed;         /* of the choice of patches */
+    double mask_ratio;      /* of the patches that are hidden; 0: 0.75 */
+    uint64_t seed;          /* of the choice of patches */
     trn_job_export picture; /* a .png, relative to out_dir */
-    const char *out_dir;   /* created; NULL: "." */
+    const char *out_dir;    /* created; NULL: "." */
     uint64_t memory_limit;
     bool strict;
     const char *result_extra; /* as for trn_embed_job */

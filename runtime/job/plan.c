@@ -362,7 +362,7 @@ static trn_status create(job_plan *plan, const trn_embed_job *job, const trn_job
         status = plan->images ? plan_image_windows(plan, err) : plan_scene_windows(plan, err);
         job_blame(hooks, status, plan->images ? TRN_JOB_SCENE : TRN_JOB_WHOLE, 0);
     }
-    if (status == TRN_OK) status = job_place_plan(plan, err);
+    if (status == TRN_OK) status = job_blame(hooks, job_place_plan(plan, err), TRN_JOB_SCENE, 0);
     if (status == TRN_OK) status = job_units_plan(plan, err);
     if (status == TRN_OK) return TRN_OK;
 fail:

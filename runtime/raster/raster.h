@@ -87,6 +87,7 @@ typedef struct trn_scene_options {
     size_t band_name_count; /* must equal the number of bands when not 0 */
     bool has_nodata;        /* overrides what the file says */
     double nodata;
+    size_t cache_bytes; /* decoded blocks that are kept; 0: 256 MiB */
 } trn_scene_options;
 
 /* Thread-safety: one thread at a time per scene; open it twice to read from two. */

@@ -299,11 +299,11 @@ static trn_status finish_open(trn_scene *scene, const trn_scene_options *options
     return status == TRN_OK ? name_bands(scene, options, err) : status;
 }
 
-static trn_scene *create_scene(size_t files, trn_error *err)
+static trn_scene *create_scene(size_t files, size_t cache_bytes, trn_error *err)
 {
     trn_scene *scene = calloc(1, sizeof *scene);
     if (scene) scene->arena = trn_arena_create();
-    if (scene) scene->cache = block_cache_create(CACHE_BYTES);
+    if (scene) scene->cache = block_cache_create(cache_bytes ? cache_bytes : CACHE_BYTES);
     if (scene && scene->arena) scene->sources = trn_arena_array(scene->arena, files, sizeof *scene->sources);
     if (scene && scene->sources && scene->cache) return scene;
     trn_scene_close(scene);
@@ -332,7 +332,7 @@ trn_status trn_scene_open(const char *const *paths, size_t count, const trn_scen
     *out = NULL;
     if (!count || count > MAX_FILES)
         return trn_fail(err, TRN_ERR_ARGUMENT, "a scene of %zu files: give 1 to %d", count, MAX_FILES);
-    trn_scene *scene = create_scene(count, err);
+    trn_scene *scene = create_scene(count, options ? options->cache_bytes : 0, err);
     if (!scene) return TRN_ERR_MEMORY;
     trn_status status = TRN_OK;
     for (size_t i = 0; i < count && status == TRN_OK; i++)
@@ -350,7 +350,7 @@ trn_status scene_open_memory(const char *name, const uint8_t *data, size_t size,
 {
     static const trn_scene_options none = {0};
     *out = NULL;
-    trn_scene *scene = create_scene(1, err);
+    trn_scene *scene = create_scene(1, options ? options->cache_bytes : 0, err);
     if (!scene) return TRN_ERR_MEMORY;
     trn_status status = open_source(scene, name, &(raster_memory){data, size, 0}, err);
     if (status == TRN_OK) status = finish_open(scene, options ? options : &none, err);
