@@ -97,6 +97,17 @@ static void counts_choose_bands(void **state)
     assert_string_equal(l8->bands[indices[6]].name, "B7");
 }
 
+/* The two near infrareds are the only bands that may stand for one another. */
+static void stand_ins(void **state)
+{
+    (void)state;
+    assert_string_equal(trn_band_stand_in("nir"), "nir08");
+    assert_string_equal(trn_band_stand_in("nir08"), "nir");
+    assert_null(trn_band_stand_in("red"));
+    assert_null(trn_band_stand_in("nir09"));
+    assert_null(trn_band_stand_in("1"));
+}
+
 static void definitions_are_checked(void **state)
 {
     (void)state;
@@ -130,7 +141,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_are_consistent),   cmocka_unit_test(aliases_find_sensors),
         cmocka_unit_test(spellings_find_bands),    cmocka_unit_test(counts_choose_bands),
-        cmocka_unit_test(definitions_are_checked),
+        cmocka_unit_test(definitions_are_checked), cmocka_unit_test(stand_ins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

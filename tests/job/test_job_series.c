@@ -319,6 +319,44 @@ static void dates_and_places(void **state)
     forget(&f);
 }
 
+/* Images have places of their own; without the date an image is what the same window of a scene is. */
+static void places_of_images(void **state)
+{
+    (void)state;
+    const test_raster raster = {
+        .width = SIDE, .height = SIDE, .bands = BANDS, .type = TEST_RASTER_U16, .value = series_value};
+    int64_t count;
+    fixture scene = set_up("prithvi-v2-100m-tl", located_settings, TRN_COUNT(located_settings));
+    brighter = 0;
+    add_file(&scene, "a.tif", &raster);
+    scene.job.scene.sensor = "hls";
+    scene.job.tile = SIDE;
+    scene.job.tile_vectors = true;
+    scene.encoder.pool = TRN_FEATURES_MEAN;
+    float *window = run_and_read(&scene, &count);
+    fixture images = set_up("prithvi-v2-100m-tl", located_settings, TRN_COUNT(located_settings));
+    add_file(&images, "a.tif", &raster);
+    add_file(&images, "b.tif", &raster);
+    images.job.scene.sensor = "hls";
+    images.job.scene.each = true;
+    images.encoder.pool = TRN_FEATURES_MEAN;
+    float *vectors = run_and_read(&images, &count);
+    assert_int_equal(count, 2 * DIM);
+    double scale = largest(window, DIM);
+    assert_true(test_worst_error(vectors, window, DIM, scale) < 1e-5);
+    free(window);
+    scene.job.scene.has_location = true; /* 0, 0: another place */
+    window = run_and_read(&scene, &count);
+    assert_true(test_worst_error(vectors, window, DIM, scale) > 1e-4);
+    free(window);
+    free(vectors);
+    images.job.scene.acquired = &(trn_date){2020, 1, 1, 1};
+    images.job.scene.acquired_count = 1;
+    expect_refused(&images, TRN_ERR_ARGUMENT, "images have no dates");
+    forget(&scene);
+    forget(&images);
+}
+
 /* One date of a series is what that file alone is; a pixel without data in one date is left out of all. */
 static void one_date(void **state)
 {
@@ -737,12 +775,13 @@ static void explanation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_series),  cmocka_unit_test(dates_and_places),
-        cmocka_unit_test(one_date),       cmocka_unit_test(holes_of_any_date),
-        cmocka_unit_test(unlike_dates),   cmocka_unit_test(rectangular_images),
-        cmocka_unit_test(display_bytes),  cmocka_unit_test(strange_statistics),
-        cmocka_unit_test(near_infrared),  cmocka_unit_test(names_that_contradict),
-        cmocka_unit_test(three_families), cmocka_unit_test(explanation),
+        cmocka_unit_test(golden_series),         cmocka_unit_test(dates_and_places),
+        cmocka_unit_test(places_of_images),      cmocka_unit_test(one_date),
+        cmocka_unit_test(holes_of_any_date),     cmocka_unit_test(unlike_dates),
+        cmocka_unit_test(rectangular_images),    cmocka_unit_test(display_bytes),
+        cmocka_unit_test(strange_statistics),    cmocka_unit_test(near_infrared),
+        cmocka_unit_test(names_that_contradict), cmocka_unit_test(three_families),
+        cmocka_unit_test(explanation),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
