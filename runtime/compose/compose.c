@@ -181,6 +181,7 @@ static trn_status build_blank(trn_graph *graph, const trn_tensor *like, const tr
         trn_constant(graph, "blank", TRN_SHAPE((int64_t)member->channel_count, 1, 1), member->blank);
     trn_encode_options options = member->options;
     options.location = NULL; /* nowhere */
+    options.valid = NULL;
     shape.dim[0] = 1;
     trn_tensor *image = shape.ndim == 5 ? trn_reshape(graph, colour, TRN_SHAPE(1, 1, -1, 1, 1))
                                         : trn_reshape(graph, colour, TRN_SHAPE(1, -1, 1, 1));

@@ -20,7 +20,8 @@ const char *job_location_input(const job_plan *plan, size_t member, char *buffer
     return buffer;
 }
 
-static void describe_members(const job_plan *plan, trn_graph *graph, int batch, trn_member *members)
+static void describe_members(const job_plan *plan, trn_graph *graph, int batch, trn_tensor *valid,
+                             trn_member *members)
 {
     char name[32];
     for (size_t i = 0; i < plan->encoder_count; i++) {
@@ -40,7 +41,8 @@ static void describe_members(const job_plan *plan, trn_graph *graph, int batch, 
                         .value_offset = member->converts ? member->offset : NULL,
                         .mean = member->mean,
                         .std = member->std,
-                        .pool = member_pool(plan, member)},
+                        .pool = member_pool(plan, member),
+                        .valid = valid},
         };
         if (location)
             members[i].options.location =
@@ -73,7 +75,9 @@ static trn_status build(const job_plan *plan, const engine_size *size, trn_graph
         goto fail;
     }
     trn_tensor *image = image_input(plan, *graph, size);
-    describe_members(plan, *graph, size->batch, members);
+    trn_tensor *valid =
+        trn_input(*graph, "valid", TRN_F32, TRN_SHAPE(size->batch, 1, size->height, size->width));
+    describe_members(plan, *graph, size->batch, valid, members);
     trn_compose_options options = plan->job->compose;
     if (!plan->pooled) options.cell = plan->cell;
     options.explain = grids;

@@ -178,6 +178,7 @@ static trn_status encode_batch(run_state *run, const read_batch *batch, const tr
     trn_status status = TRN_OK;
     if (batch->used) {
         status = trn_exec_set(run->engine.exec, "image", batch->pixels, err);
+        if (status == TRN_OK) status = trn_exec_set(run->engine.exec, "valid", batch->valid, err);
         if (status == TRN_OK) status = set_places(run, batch, err);
         if (status == TRN_OK) status = trn_exec_run(run->engine.exec, progress, err);
         if (status == TRN_OK) status = trn_exec_get(run->engine.exec, "features", run->features, err);

@@ -181,6 +181,7 @@ typedef struct read_item {
 
 typedef struct read_batch {
     float *pixels;       /* [batch, date_count, band_count, height, width] */
+    float *valid;        /* [batch, height, width]: 1 where all bands of all dates have data, else 0 */
     uint8_t *cell_valid; /* [batch, tile/cell, tile/cell]; for pooled plans one flag per window */
     double (*places)[2]; /* [batch] latitude and longitude, where the plan is located */
     read_item *items;

@@ -76,6 +76,14 @@ static trn_status read_window(window_reader *reader, int64_t index, float *pixel
                : status;
 }
 
+/* What the graph learns of the pixels without data. */
+static void keep_valid(const window_reader *reader, float *out)
+{
+    size_t area = window_area(reader->plan);
+    for (size_t i = 0; i < area; i++)
+        out[i] = (float)(reader->valid[i] != 0);
+}
+
 /* Fills a batch from window *next on. Windows without any data take no slot, so that the device does not work
  * on them. */
 static trn_status fill(window_reader *reader, read_batch *batch, int64_t *next, trn_error *err)
@@ -90,6 +98,7 @@ static trn_status fill(window_reader *reader, read_batch *batch, int64_t *next, 
         trn_status status = read_window(reader, *next, batch->pixels + (size_t)batch->used * window,
                                         batch->places[batch->used], err);
         if (status != TRN_OK) return status;
+        keep_valid(reader, batch->valid + (size_t)batch->used * window_area(plan));
         bool any = mark_cells(plan, reader->valid, batch->cell_valid + (size_t)batch->used * cells);
         batch->items[batch->item_count++] = (read_item){.window = *next, .slot = any ? batch->used : -1};
         if (any) batch->used++;
@@ -138,10 +147,12 @@ static bool allocate(window_reader *reader)
         read_batch *batch = &reader->ring[i];
         /* zeroed: slots that a last, short batch leaves unused must hold numbers */
         batch->pixels = calloc(values, sizeof(float));
+        batch->valid = calloc(n * area, sizeof(float));
         batch->cell_valid = calloc(n + 1, job_cells_per_window(plan));
         batch->places = calloc(n + 1, sizeof *batch->places);
         batch->items = malloc((n + EMPTY_WINDOWS_PER_BATCH) * sizeof *batch->items);
-        if (!batch->pixels || !batch->cell_valid || !batch->places || !batch->items) return false;
+        if (!batch->pixels || !batch->valid || !batch->cell_valid || !batch->places || !batch->items)
+            return false;
     }
     reader->valid = malloc(area);
     return reader->valid != NULL;
@@ -209,6 +220,7 @@ void job_reader_destroy(window_reader *reader)
     }
     for (int i = 0; i < RING; i++) {
         free(reader->ring[i].pixels);
+        free(reader->ring[i].valid);
         free(reader->ring[i].cell_valid);
         free(reader->ring[i].places);
         free(reader->ring[i].items);

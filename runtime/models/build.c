@@ -48,6 +48,17 @@ static void channel_affine(const trn_encoder *encoder, const trn_encode_options 
     *b = (offset - mean) / std;
 }
 
+/* Pixels without data become the family's value for them. */
+static trn_tensor *hide_nodata(const trn_encoder *encoder, trn_graph *graph, trn_tensor *x, trn_tensor *valid)
+{
+    float value = encoder->family->nodata;
+    if (!x || !valid) return x;
+    const int64_t *d = trn_tensor_shape(valid)->dim;
+    if (trn_tensor_shape(x)->ndim == 5) valid = trn_reshape(graph, valid, TRN_SHAPE(d[0], 1, 1, d[2], d[3]));
+    x = trn_mul(graph, x, valid);
+    return value != 0 ? trn_add(graph, x, trn_affine(graph, valid, -value, value)) : x;
+}
+
 static trn_tensor *normalise(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                              const trn_encode_options *options, trn_error *err)
 {
@@ -82,6 +93,8 @@ static trn_status check_ready(const trn_encoder *encoder, const trn_encode_optio
                         "encoder '%s' must be fitted to sample windows before it is built", name);
     if (options->pool == TRN_FEATURES_CLS && !encoder->spec.has_cls)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' has no class token: use pool=mean", name);
+    if (options->valid && trn_tensor_shape(options->valid)->ndim != 4)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' wants the valid pixels as [B,1,h,w]", name);
     if (options->normalize == TRN_NORMALIZE_ZSCORE && (!options->mean || !options->std))
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "encoder '%s': normalisation by z-score needs means and deviations", name);
@@ -161,6 +174,7 @@ trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_
                        .stage = stage,
                        .stage_user = user};
     build.x = normalise(encoder, graph, image, options, err);
+    if (build.x) build.x = hide_nodata(encoder, graph, build.x, options->valid);
     if (build.x) encoder->family->build(encoder, &build, out);
     trn_graph_scope(graph, NULL);
     status = trn_graph_status(graph, err);

@@ -125,6 +125,9 @@ typedef struct trn_encode_options {
     const float *mean, *std; /* [channels] for TRN_NORMALIZE_ZSCORE, of the values */
     trn_feature_pool pool;
     trn_tensor *location; /* [B, location_values] of the windows; NULL: not known, nothing is added */
+    /* [B,1,h,w]: 1 where the image has data, 0 where it has none (NULL: all has). Such pixels are fed as the
+     * mean, which normalisation makes 0, or as what the original feeds there. */
+    trn_tensor *valid;
 } trn_encode_options;
 
 enum { TRN_MAX_GRIDS = 4 };

@@ -73,6 +73,7 @@ typedef struct trn_family {
     size_t config_count;
     const char *probe;           /* a tensor that every checkpoint has, to recognise prefixes by */
     const char *const *prefixes; /* what published files put before the names; NULL-terminated, or NULL */
+    float nodata;                /* normalised value of pixels without data */
     const char *tiny;            /* settings of the self-test, over those of the first configuration */
     /* Checks the settings as a whole and fills spec; name and family are there. */
     trn_status (*configure)(trn_encoder *encoder, trn_error *err);

@@ -540,6 +540,7 @@ const trn_family trn_family_prithvi = {
     .config_count = TRN_COUNT(configs),
     .probe = "patch_embed.proj.weight",
     .prefixes = prefixes,
+    .nodata = 1e-4f,
     .tiny = "img_size=32 patch=8 dim=48 depth=2 heads=4 coords=time+location",
     .configure = configure,
     .encode_location = encode_location,

@@ -267,6 +267,61 @@ static void test_build_errors(void **state)
     trn_weights_close(weights);
 }
 
+/* Features of x [1,C,side,side] as it stands, or where valid says so. */
+static void features_of(trn_encoder *encoder, int64_t channels, float *x, float *valid, float *out)
+{
+    int64_t side = trn_encoder_get_spec(encoder)->tile;
+    trn_encode_options options = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
+    staged s = {.graph = trn_graph_create()};
+    trn_features features;
+    trn_error err = {0};
+    trn_tensor *image = trn_input(s.graph, "x", TRN_F32, TRN_SHAPE(1, channels, side, side));
+    if (valid) options.valid = trn_input(s.graph, "valid", TRN_F32, TRN_SHAPE(1, 1, side, side));
+    assert_trn_ok(trn_encoder_build(encoder, s.graph, image, &options, &features, &err), err);
+    staged_add(&s, "mean", features.pooled);
+    const trn_named_data inputs[] = {{"x", x}, {"valid", valid}};
+    staged_run_device(&s, inputs, valid ? 2 : 1);
+    memcpy(out, s.values[0], (size_t)s.sizes[0] * sizeof *out);
+    staged_close(&s);
+}
+
+/* Whatever stands where there is no data: the encoder sees its own value for that. */
+static void expect_nodata(const char *name, const trn_setting *settings, size_t count, float value)
+{
+    trn_encoder *encoder = make_encoder(name, settings, count);
+    trn_weights *weights = open_weights(NULL);
+    trn_error err = {0};
+    size_t channels;
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
+    assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+    const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
+    int64_t area = (int64_t)spec->tile * spec->tile, n = (int64_t)channels * area;
+    float *x = test_hash_values("holes", n, 1.5, 0), *valid = test_hash_values("no holes", area, 1, 0);
+    float *with_holes = calloc((size_t)spec->channels, 4), *filled = calloc((size_t)spec->channels, 4);
+    for (int64_t i = 0; i < area; i++)
+        valid[i] = valid[i] > -0.5F;
+    features_of(encoder, (int64_t)channels, x, valid, with_holes);
+    for (int64_t i = 0; i < n; i++)
+        if (valid[i % area] < 1) x[i] = value;
+    features_of(encoder, (int64_t)channels, x, NULL, filled);
+    assert_true(test_worst_error(with_holes, filled, spec->channels, largest(filled, spec->channels)) < 1e-5);
+    free(x);
+    free(valid);
+    free(with_holes);
+    free(filled);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
+static void test_nodata(void **state)
+{
+    (void)state;
+    const trn_setting vit[] = {SMALL};
+    const trn_setting prithvi[] = {{"img_size", "32"}, {"dim", "64"}, {"depth", "2"}, {"heads", "4"}};
+    expect_nodata("mae-vit-base", vit, TRN_COUNT(vit), 0);
+    expect_nodata("prithvi-v2-300m", prithvi, TRN_COUNT(prithvi), 1e-4F);
+}
+
 static void test_tiny(void **state)
 {
     (void)state;
@@ -301,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_load_report),
         cmocka_unit_test(test_parameter_counts),
         cmocka_unit_test(test_build_errors),
+        cmocka_unit_test(test_nodata),
         cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, close_gpu);
