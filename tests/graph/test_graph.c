@@ -170,6 +170,33 @@ static void too_little_memory_is_said_before_the_run(void **state)
     trn_graph_destroy(graph);
 }
 
+/* Weights that are computed from others take more while they are loaded than they do afterwards. */
+static void loading_counts_as_memory(void **state)
+{
+    (void)state;
+    enum { SIDE = 64, BYTES = SIDE * SIDE * 4 };
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    trn_exec *exec;
+    float *w = test_hash_values("w", SIDE * SIDE, 1, 0);
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(SIDE, SIDE));
+    trn_tensor *a = trn_constant(graph, "a", TRN_SHAPE(SIDE, SIDE), w);
+    trn_tensor *b = trn_constant(graph, "b", TRN_SHAPE(SIDE, SIDE), w);
+    trn_output_add(graph, "y", trn_mul(graph, x, trn_add(graph, a, b)));
+    assert_trn_ok(trn_compile(graph, gpu, &(trn_compile_options){.plan_only = true}, &exec, &err), err);
+    trn_exec_summary sum = trn_exec_summarize(exec);
+    trn_exec_destroy(exec);
+    assert_int_equal(sum.weight_bytes, BYTES);
+    assert_int_equal(sum.loading_bytes, 3 * BYTES);
+    trn_compile_options options = {.memory_limit = sum.arena_bytes + sum.loading_bytes};
+    assert_trn_ok(trn_compile(graph, gpu, &options, &exec, &err), err);
+    trn_exec_destroy(exec);
+    options.memory_limit--;
+    assert_trn_fails(trn_compile(graph, gpu, &options, &exec, &err), TRN_ERR_MEMORY, err, "smaller batch");
+    trn_graph_destroy(graph);
+    free(w);
+}
+
 static int filled;
 
 static trn_status fill_twos(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
@@ -445,6 +472,7 @@ int main(void)
         cmocka_unit_test(same_graph_gives_same_bits),
         cmocka_unit_test(memory_is_shared_by_lifetime),
         cmocka_unit_test(too_little_memory_is_said_before_the_run),
+        cmocka_unit_test(loading_counts_as_memory),
         cmocka_unit_test(constants_are_folded_once),
         cmocka_unit_test(parameters_are_kept_once),
         cmocka_unit_test(check_mode_compares_with_the_reference),

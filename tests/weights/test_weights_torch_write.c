@@ -1,5 +1,8 @@
 /* Checkpoints written for PyTorch: read back, laid out as its own are, streamed; files cut off while in use.
  */
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zip.h>
 
@@ -223,6 +226,64 @@ static void shrinking_files_are_an_error(void **state)
     free(path);
 }
 
+/* ---- files larger than the address space ---- */
+
+static uint64_t address_space(void)
+{
+    trn_error err = {0};
+    char *text = trn_read_file("/proc/self/statm", 4096, NULL, &err);
+    assert_non_null(text);
+    uint64_t pages = strtoull(text, NULL, 10);
+    free(text);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* In a process of its own: 0 when the last values of the file are read although the file cannot be mapped. */
+static int read_under_limit(const char *path, uint64_t limit, int64_t big)
+{
+    pid_t child = fork();
+    int status = -1;
+    if (child == 0) {
+        const struct rlimit most = {limit, limit};
+        float values[6] = {0};
+        trn_weights *weights;
+        if (setrlimit(RLIMIT_AS, &most)) _exit(2);
+        if (mmap(NULL, (size_t)big * sizeof(float), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
+            MAP_FAILED)
+            _exit(3);
+        if (trn_weights_open(path, NULL, &weights, NULL) != TRN_OK) _exit(4);
+        if (trn_weights_read(weights, "small", (int64_t[]){6}, 1, values, NULL) != TRN_OK) _exit(5);
+        _exit(memcmp(values, many, sizeof many) ? 6 : 0);
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void files_beyond_the_address_space_are_read(void **state)
+{
+    (void)state;
+    const int64_t big = (int64_t)1 << 28; /* a hole of 1 GiB in the file, which takes no room on disk */
+    char *path = in_temp("large.safetensors");
+    char header[256] = {0};
+    uint64_t length = sizeof header - 8;
+    int n = snprintf(header + 8, sizeof header - 8,
+                     "{\"big\":{\"dtype\":\"F32\",\"shape\":[%lld],\"data_offsets\":[0,%lld]},"
+                     "\"small\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[%lld,%lld]}}",
+                     (long long)big, (long long)big * 4, (long long)big * 4, (long long)big * 4 + 24);
+    assert_true(n > 0 && (size_t)n < sizeof header - 8);
+    memset(header + 8 + n, ' ', sizeof header - 8 - (size_t)n);
+    memcpy(header, &length, sizeof length);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(header, sizeof header, 1, file), 1);
+    assert_int_equal(fseeko(file, (off_t)big * 4, SEEK_CUR), 0);
+    assert_int_equal(fwrite(many, sizeof many, 1, file), 1);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(read_under_limit(path, address_space() + ((uint64_t)256 << 20), big), 0);
+    free(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +294,7 @@ int main(void)
         cmocka_unit_test(failures_leave_nothing),
         cmocka_unit_test(writing_refuses),
         cmocka_unit_test(shrinking_files_are_an_error),
+        cmocka_unit_test(files_beyond_the_address_space_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
