@@ -323,7 +323,8 @@ trn_status job_dates_choose(job_plan *plan, planned_encoder *member, trn_error *
     size_t used = strlen(err->message);
     snprintf(err->message + used, sizeof err->message - used, " (%s)%s", trn_text_get(&list),
              count > 1 && member->spec->min_dates == 1
-                 ? "; choose one: --date N, or date = N of the encoder in a recipe"
+                 ? "; choose one: --date N, or date = N of the encoder in a recipe; separate images: "
+                   "--each, or terrane.images"
                  : "");
     trn_text_free(&list);
     return status;
