@@ -1,0 +1,85 @@
+/* terrane synthesize: checkpoints made up, and what embed makes of them. */
+#include <sys/stat.h>
+
+#include "command_run.h"
+
+#define SMALL "-c img_size=32 -c dim=24 -c depth=1 -c heads=2"
+#define EMBED                                                                                                \
+    "embed v.tif --model mae-vit-base --band-names red,green,blue --normalize none --tile 32 --overlap 0 "   \
+    "-q "
+
+static void put_small_scene(const char *dir)
+{
+    put_scene(dir, "v.tif", &(test_raster){.width = 32, .height = 32, .bands = 3});
+}
+
+/* Both containers hold the same numbers, and the same run gives the same file again. */
+static void both_containers_embed_alike(void **state)
+{
+    (void)state;
+    char *dir = strdup(test_temp_dir());
+    put_small_scene(dir);
+    assert_works(terrane(dir, "", "synthesize mae-vit-base a.pth " SMALL));
+    assert_true(says("made-up weights"));
+    assert_works(terrane(dir, "", "synthesize mae-vit-base b.pth -q " SMALL));
+    assert_works(terrane(dir, "", "synthesize mae-vit-base c.safetensors -q " SMALL));
+    assert_works(terrane(dir, "", EMBED "--weights a.pth -o a.npy " SMALL));
+    assert_works(terrane(dir, "", EMBED "--weights c.safetensors -o c.npy " SMALL));
+    free(said);
+    said = NULL;
+    char command[512];
+    snprintf(command, sizeof command, "cd '%s' && cmp a.pth b.pth && cmp a.npy c.npy", dir);
+    assert_int_equal(test_run(command, &said), 0);
+    free(dir);
+}
+
+static void machines_are_told(void **state)
+{
+    (void)state;
+    char *dir = strdup(test_temp_dir());
+    assert_works(terrane(dir, "", "synthesize galileo-nano nano.pt --json 2>/dev/null"));
+    cJSON *json = said_json();
+    char *path = test_path(dir, "nano.pt");
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(json, "model")), "galileo-nano");
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(json, "path")), "nano.pt");
+    assert_int_equal((long long)cJSON_GetNumberValue(cJSON_GetObjectItem(json, "bytes")), info.st_size);
+    cJSON_Delete(json);
+    free(path);
+    free(dir);
+}
+
+static void refusals_leave_no_file(void **state)
+{
+    (void)state;
+    char *dir = strdup(test_temp_dir());
+    assert_fails(terrane(dir, "", "synthesize mae-vit-base"), TRN_ERR_ARGUMENT, "usage: terrane synthesize");
+    assert_fails(terrane(dir, "", "synthesize mae-vit-bass w.pt"), TRN_ERR_ARGUMENT, "mae-vit-base");
+    assert_fails(terrane(dir, "", "synthesize mae-vit-base w.onnx"), TRN_ERR_ARGUMENT, ".safetensors");
+    assert_fails(terrane(dir, "", "synthesize rcf w.pt"), TRN_ERR_ARGUMENT, "takes no weights");
+    assert_fails(terrane(dir, "", "synthesize mae-vit-base w.pt -c dim=25"), TRN_ERR_ARGUMENT, "heads");
+    assert_fails(terrane(dir, "", "synthesize mae-vit-base no/w.pt -q " SMALL), TRN_ERR_IO, "no/w.pt");
+    /* a full disk, as the shell can make one; blocks of 512 or 1024 bytes */
+    assert_fails(terrane(dir, "trap '' XFSZ; ulimit -f 8;", "synthesize mae-vit-base w.pt -q " SMALL),
+                 TRN_ERR_IO, "w.pt");
+    assert_holds(dir, "");
+    free(dir);
+}
+
+static int forget(void **state)
+{
+    (void)state;
+    free(said);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_containers_embed_alike),
+        cmocka_unit_test(machines_are_told),
+        cmocka_unit_test(refusals_leave_no_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, forget);
+}
