@@ -69,9 +69,10 @@ trn_status trn_compose_tile(trn_encoder *const *encoders, size_t count, int cell
 
 /* ---- aligning ---- */
 
-/* The common grid: cells of `cell` pixels. */
+/* The common grid: cells of `cell` pixels, the first of which begins at `offset`. */
 typedef struct common_grid {
     int cell;
+    double offset;
     int64_t rows, columns;
 } common_grid;
 
@@ -81,11 +82,12 @@ typedef enum alignment { ALIGN_NONE, ALIGN_AVERAGE, ALIGN_BILINEAR } alignment;
 static alignment alignment_of(const trn_tensor *grid, double stride, double offset, const common_grid *to)
 {
     int cell = to->cell;
+    bool shifted = offset != to->offset;
     int64_t rows = trn_tensor_dim(grid, 1), columns = trn_tensor_dim(grid, 2);
-    if (stride == cell && offset == 0 && rows == to->rows && columns == to->columns) return ALIGN_NONE;
+    if (stride == cell && !shifted && rows == to->rows && columns == to->columns) return ALIGN_NONE;
     double ratio = cell / stride, whole = floor(ratio + 0.5);
     bool covers = rows == to->rows * (int64_t)whole && columns == to->columns * (int64_t)whole;
-    return offset == 0 && whole > 1 && ratio == whole && covers ? ALIGN_AVERAGE : ALIGN_BILINEAR;
+    return !shifted && whole > 1 && ratio == whole && covers ? ALIGN_AVERAGE : ALIGN_BILINEAR;
 }
 
 /* grid [B,gh,gw,C], cells of `stride` pixels from `offset` on -> [B,rows,columns,C]: bilinear between cell
@@ -98,7 +100,7 @@ static trn_tensor *align(trn_graph *graph, trn_tensor *grid, double stride, doub
     int whole = (int)floor(ratio + 0.5);
     if (how == ALIGN_NONE) return grid;
     if (how == ALIGN_AVERAGE) return trn_pool2d(graph, grid, 1, TRN_POOL_MEAN, whole, whole);
-    double shift = (0.5 * to->cell - offset) / stride - 0.5;
+    double shift = (to->offset + 0.5 * to->cell - offset) / stride - 0.5;
     trn_resize_desc desc = {.mode = TRN_RESIZE_BILINEAR,
                             .antialias = ratio >= 2,
                             .scale = {ratio, ratio},
@@ -227,24 +229,41 @@ static void explain_grids(const trn_member *member, const trn_features *features
 }
 
 static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
-                               const trn_compose_options *options, int cell, trn_tensor **out, trn_error *err)
+                               trn_features *features, trn_error *err)
 {
-    trn_features features;
-    common_grid grid = {cell, trn_tensor_dim(image, -2) / cell, trn_tensor_dim(image, -1) / cell};
     trn_tensor *x = pick_date(graph, image, member);
     if (x) x = pick_channels(graph, x, member);
     if (x) x = hold_within(graph, x, member);
     if (!x) return trn_graph_status(graph, err);
-    trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, &features, err);
-    if (status == TRN_OK && member->blank && !features.pooled)
-        status = subtract_blank(graph, x, member, &features, err);
-    if (status != TRN_OK) return status;
-    if (options->explain) explain_grids(member, &features, &grid, options->explain);
-    x = features.pooled;
-    if (!x) x = align_all(graph, &features, &grid);
-    if (options->l2_normalize) x = trn_l2_normalize(graph, x, 1e-12f);
-    *out = x;
-    return trn_graph_status(graph, err);
+    trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, features, err);
+    if (status == TRN_OK && member->blank && !features->pooled)
+        status = subtract_blank(graph, x, member, features, err);
+    return status;
+}
+
+/* Where the common grid begins: where the members' own grids of these cells do, when they agree (DOFA's, say,
+ * a pixel before the window), so that they are taken as they are; else at the window's corner. */
+static double common_offset(const trn_features *features, size_t count, int cell)
+{
+    double offset = 0;
+    bool found = false;
+    for (size_t i = 0; i < count; i++) {
+        for (int g = 0; g < features[i].grid_count; g++) {
+            if (features[i].stride[g] != cell) continue;
+            if (found && features[i].offset[g] != offset) return 0;
+            offset = features[i].offset[g];
+            found = true;
+        }
+    }
+    return offset;
+}
+
+static trn_tensor *finish_member(trn_graph *graph, const trn_features *features, const common_grid *grid,
+                                 const trn_compose_options *options)
+{
+    trn_tensor *x = features->pooled;
+    if (!x) x = align_all(graph, features, grid);
+    return options->l2_normalize ? trn_l2_normalize(graph, x, 1e-12f) : x;
 }
 
 static double weight_of(const trn_member *member)
@@ -330,13 +349,23 @@ trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *me
 {
     static const trn_compose_options defaults;
     trn_tensor *parts[MAX_MEMBERS] = {NULL};
+    trn_features features[MAX_MEMBERS];
     *out = NULL;
     if (!options) options = &defaults;
     trn_status status = trn_graph_status(graph, err);
     int cell = cell_of(members, count, options);
     if (status == TRN_OK) status = check_members(image, members, count, cell, err);
     for (size_t i = 0; i < count && status == TRN_OK; i++)
-        status = build_member(graph, image, &members[i], options, cell, &parts[i], err);
+        status = build_member(graph, image, &members[i], &features[i], err);
+    if (status != TRN_OK) return status;
+    common_grid grid = {cell, common_offset(features, count, cell), trn_tensor_dim(image, -2) / cell,
+                        trn_tensor_dim(image, -1) / cell};
+    if (options->offset) *options->offset = grid.offset;
+    for (size_t i = 0; i < count; i++) {
+        if (options->explain) explain_grids(&members[i], &features[i], &grid, options->explain);
+        parts[i] = finish_member(graph, &features[i], &grid, options);
+    }
+    status = trn_graph_status(graph, err);
     bool mean = options->fusion == TRN_FUSION_AVERAGE;
     if (status == TRN_OK && mean) status = check_widths(parts, members, count, err);
     if (status != TRN_OK) return status;

@@ -33,6 +33,7 @@ typedef struct trn_compose_options {
     trn_fusion fusion;
     bool l2_normalize; /* each encoder's vector to length 1 before fusing */
     int cell;          /* pixels per cell of the common grid; 0: the finest stride of the members */
+    double *offset;    /* NULL, or gets the pixel of the window at which the common grid begins */
     trn_text *explain; /* NULL, or gets a line per grid: whose, its stride, how it comes to the common grid */
 } trn_compose_options;
 

@@ -65,7 +65,7 @@ static trn_tensor *image_input(const job_plan *plan, trn_graph *graph, const eng
 }
 
 static trn_status build(const job_plan *plan, const engine_size *size, trn_graph **graph,
-                        trn_tensor **features, trn_text *grids, trn_error *err)
+                        trn_tensor **features, trn_text *grids, double *offset, trn_error *err)
 {
     trn_status status = TRN_OK;
     trn_member *members = calloc(plan->encoder_count, sizeof *members);
@@ -81,6 +81,7 @@ static trn_status build(const job_plan *plan, const engine_size *size, trn_graph
     trn_compose_options options = plan->job->compose;
     if (!plan->pooled) options.cell = plan->cell;
     options.explain = grids;
+    options.offset = offset;
     status = trn_compose(*graph, image, members, plan->encoder_count, &options, features, err);
     if (status == TRN_OK) trn_output_add(*graph, "features", *features);
     if (status == TRN_OK) status = trn_graph_status(*graph, err);
@@ -110,7 +111,8 @@ static trn_status compile(const job_plan *plan, trn_gpu *gpu, const engine_size 
 {
     *out = (job_engine){.batch = size->batch};
     trn_tensor *features = NULL;
-    trn_status status = build(plan, size, &out->graph, &features, plan_only ? &out->grids : NULL, err);
+    trn_status status =
+        build(plan, size, &out->graph, &features, plan_only ? &out->grids : NULL, &out->offset, err);
     if (status != TRN_OK) trn_text_free(&out->grids);
     if (status != TRN_OK) return status;
     out->channels = (int)trn_tensor_dim(features, -1);

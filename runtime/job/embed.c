@@ -100,6 +100,7 @@ static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
     if (status == TRN_OK) status = name_outputs(run, err);
     if (status == TRN_OK) status = job_plan_learn(&run->plan, err);
     if (status == TRN_OK) status = job_engine_create(plan, gpu, false, &run->engine, err);
+    if (status == TRN_OK) job_plan_shift(&run->plan, run->engine.offset);
     if (status == TRN_OK) status = open_writers(run, err);
     if (status != TRN_OK) return status;
     size_t values, row;

@@ -89,6 +89,8 @@ trn_status job_plan_create(job_plan *plan, const trn_embed_job *job, const trn_j
 trn_status job_plan_create_drawing(job_plan *plan, const trn_embed_job *job, const trn_job_hooks *hooks,
                                    trn_error *err);
 void job_plan_destroy(job_plan *plan);
+/* Moves the output's grid by pixels of the scene, along rows and columns alike. */
+void job_plan_shift(job_plan *plan, double pixels);
 /* A remark for the user. Warnings about the input become errors when the job is strict. */
 void job_plan_note(const job_plan *plan, const char *fmt, ...) TRN_PRINTF(2, 3);
 trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
@@ -227,6 +229,7 @@ typedef struct job_engine {
     trn_exec *exec;
     int batch, channels;
     int64_t values_per_window;
+    double offset;  /* pixel of a window at which its grid begins */
     trn_text grids; /* for explain: the members' grids */
 } job_engine;
 /* Name of a member's input of places; buffer [32]. NULL: it has none. */

@@ -292,6 +292,13 @@ static trn_status choose_overlap(const job_plan *plan, int cell, int *overlap, t
     return TRN_OK;
 }
 
+void job_plan_shift(job_plan *plan, double pixels)
+{
+    const double *gt = plan->info->georef.transform;
+    plan->georef.transform[0] += pixels * (gt[1] + gt[2]);
+    plan->georef.transform[3] += pixels * (gt[4] + gt[5]);
+}
+
 /* Pooled windows are a grid whose cells are a step wide and centred on the windows. */
 static void place_tile_vectors(job_plan *plan)
 {
@@ -300,9 +307,7 @@ static void place_tile_vectors(job_plan *plan)
     plan->grid_width = plan->tiling.columns;
     plan->grid_height = plan->tiling.rows;
     plan->georef = trn_georef_coarsen(&plan->info->georef, step);
-    const double *gt = plan->info->georef.transform;
-    plan->georef.transform[0] = gt[0] + shift * (gt[1] + gt[2]);
-    plan->georef.transform[3] = gt[3] + shift * (gt[4] + gt[5]);
+    job_plan_shift(plan, shift);
 }
 
 static trn_status plan_scene_windows(job_plan *plan, trn_error *err)
