@@ -29,9 +29,9 @@ static const trn_setting_rule settings[PRESTO_SETTINGS] = {
     [PRESTO_CELL] = {"cell", TRN_SETTING_INT, "1", 1, 64, NULL,
                      "pixels of a cell's side: a cell's pixels are averaged into one series; larger is "
                      "coarser and faster"},
-    [PRESTO_MONTH] = {"month", TRN_SETTING_INT, "0", 0, 11, NULL,
-                      "month of the first date, 0 is January, where dates are not known; the others follow "
-                      "by the month"},
+    [PRESTO_MONTH] = {"month", TRN_SETTING_INT, "-1", -1, 11, NULL,
+                      "month of the first date, 0 is January, the others follow by the month; -1: those of "
+                      "the dates, from January on when these are unknown"},
     [PRESTO_NDVI] = {"ndvi", TRN_SETTING_CHOICE, "true", 0, 0, TRN_BOOL_CHOICES,
                      "look at NDVI when red and nir are there"},
     [PRESTO_DIM] = {"dim", TRN_SETTING_INT, "128", 4, 8192, NULL, "channels of a token"},
@@ -231,7 +231,7 @@ static trn_tensor *months_of(const context *c, int64_t channels)
     int32_t *months = trn_arena_array(c->encoder->arena, (size_t)c->dates, sizeof *months);
     if (!months) return trn_graph_fail(c->graph, "no memory for %lld months", (long long)c->dates);
     for (int64_t t = 0; t < c->dates; t++)
-        months[t] = (int32_t)(dates ? dates[t].month - 1 : (first + t) % 12);
+        months[t] = (int32_t)(dates && first < 0 ? dates[t].month - 1 : (TRN_MAX(first, 0) + t) % 12);
     trn_tensor *table = trn_scope_param(&c->build->scope, "month_embed.weight", TRN_SHAPE(12, channels));
     return trn_gather(c->graph, table, 0, trn_constant_int(c->graph, "months", TRN_SHAPE(c->dates), months));
 }
