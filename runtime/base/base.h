@@ -153,15 +153,6 @@ char *trn_read_file(const char *path, size_t max_bytes, size_t *size, trn_error 
 trn_status trn_list_dir(const char *path, char ***names, size_t *count, trn_error *err);
 void trn_names_free(char **names, size_t count);
 
-/* A file mapped read-only. The mapping is private to the process; data is NULL for an empty file. A file that
- * shrinks while mapped raises SIGBUS: Terrane maps only files that it treats as immutable (weights). */
-typedef struct trn_mapped_file {
-    const uint8_t *data;
-    size_t size;
-} trn_mapped_file;
-trn_status trn_map_file(const char *path, trn_mapped_file *out, trn_error *err);
-void trn_unmap_file(trn_mapped_file *file);
-
 /* Output that appears under its final name only when complete: write to trn_output_path(), then commit (fsync
  * and rename) or abandon (remove). Two processes may write the same final name; the last commit wins. */
 typedef struct trn_output trn_output;

@@ -1,4 +1,4 @@
-/* Paths, reading, mapping, and outputs that appear only when complete. */
+/* Paths, reading, and outputs that appear only when complete. */
 #include "base.h"
 
 #include <dirent.h>
@@ -7,7 +7,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -164,34 +163,6 @@ void trn_names_free(char **names, size_t count)
     for (size_t i = 0; i < count; i++)
         free(names[i]);
     free(names);
-}
-
-trn_status trn_map_file(const char *path, trn_mapped_file *out, trn_error *err)
-{
-    *out = (trn_mapped_file){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return trn_fail_errno(err, "open", path);
-    struct stat info;
-    trn_status status = TRN_OK;
-    if (fstat(fd, &info)) {
-        status = trn_fail_errno(err, "read", path);
-    } else if (!S_ISREG(info.st_mode)) {
-        status = trn_fail(err, TRN_ERR_IO, "'%s' is not a regular file", path);
-    } else if (info.st_size > 0) {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED)
-            status = trn_fail_errno(err, "map", path);
-        else
-            *out = (trn_mapped_file){data, (size_t)info.st_size};
-    }
-    close(fd);
-    return status;
-}
-
-void trn_unmap_file(trn_mapped_file *file)
-{
-    if (file->data) munmap((void *)(uintptr_t)file->data, file->size);
-    *file = (trn_mapped_file){0};
 }
 
 struct trn_output {
