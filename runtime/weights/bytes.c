@@ -12,7 +12,7 @@
 trn_status trn_bytes_open(trn_weights *weights, const char *path, trn_error *err)
 {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no waiting for a pipe */
     if (fd < 0) return trn_fail_errno(err, "open", path);
     trn_status status = TRN_OK;
     if (fstat(fd, &info))
