@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 /* Address space that is left to the driver's compiler, which does not survive without. */
-static const uint64_t for_the_driver = 64 << 20;
+static const uint64_t for_the_driver = 80 << 20;
 
 /* The number after `key` in a small file of the system; false when there is none. */
 static bool read_number(const char *path, const char *key, uint64_t *out)

@@ -289,6 +289,8 @@ static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *
 static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *err)
 {
     trn_status status = make_kernels(exec, err);
+    if (status == TRN_OK)
+        status = check_memory(exec, exec->options.memory_limit, err); /* compilers keep some */
     for (int b = 0; status == TRN_OK && b < exec->plan.block_count; b++)
         status = trn_gpu_buffer_create(exec->gpu, exec->plan.block_bytes[b], "the values of a graph",
                                        &exec->blocks[b], err);
