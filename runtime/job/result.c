@@ -5,8 +5,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define HASH_LIMIT ((int64_t)256 << 20)
-
 static void add_number(trn_text *out, double value)
 {
     if (isfinite(value))
@@ -122,7 +120,7 @@ static void add_weights(const char *path, trn_text *out)
     trn_text_json(out, path);
     trn_text_printf(out, ", \"bytes\": %lld", (long long)info.st_size);
     char digits[65];
-    if (info.st_size <= HASH_LIMIT && hash_file(path, digits))
+    if (hash_file(path, digits))
         trn_text_printf(out, ", \"sha256\": \"%s\"", digits);
     trn_text_add(out, "}");
 }
