@@ -6,10 +6,15 @@
 typedef struct synthesize_values {
     common_values common;
     text_list config;
+    bool decoder;
 } synthesize_values;
 
 static const trn_option options[] = {
     OPTION_CONFIG(offsetof(synthesize_values, config)),
+    {.name = "decoder",
+     .kind = OPTION_FLAG,
+     .offset = offsetof(synthesize_values, decoder),
+     .help = "with the decoder that draws hidden patches, for recipes that reconstruct"},
     {.name = NULL},
 };
 
@@ -39,13 +44,16 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     (void)command;
     const synthesize_values *values = user;
     const char *name = values->common.words.items[0], *path = values->common.words.items[1];
+    trn_status (*write_checkpoint)(const char *, const trn_setting *, size_t, const char *,
+                                   const trn_progress *, trn_error *) =
+        values->decoder ? trn_masked_write_synthetic : trn_model_write_synthetic;
     trn_setting *settings;
     trn_arena *arena = trn_arena_create();
     if (!arena) return trn_fail_memory(err, 1, "settings");
     trn_status status = options_settings(&values->config, arena, &settings, err);
     if (status == TRN_OK)
-        status = trn_model_write_synthetic(name, settings, values->config.count, path,
-                                           &console_hooks()->progress, err);
+        status =
+            write_checkpoint(name, settings, values->config.count, path, &console_hooks()->progress, err);
     console_progress_end();
     trn_arena_destroy(arena);
     return status == TRN_OK ? report(name, path, values->common.json, err) : status;
@@ -53,7 +61,7 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
 
 const trn_command synthesize_command = {
     .name = "synthesize",
-    .usage = "synthesize NAME FILE [-c KEY=VALUE] [--json]",
+    .usage = "synthesize NAME FILE [-c KEY=VALUE] [--decoder] [--json]",
     .summary = "writes a checkpoint of made-up weights",
     .details = "The file has the names, shapes and wrapping of the published one, and numbers made up by a "
                "fixed rule: it shows that a pipeline runs, how long it takes and how much memory it needs, "

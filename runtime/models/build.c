@@ -151,35 +151,53 @@ static trn_status check_image(const trn_encoder *encoder, const trn_tensor *imag
                             : status;
 }
 
+trn_status trn_build_begin(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                           const trn_encode_options *options, trn_build *out, trn_error *err)
+{
+    trn_status status = trn_graph_status(graph, err);
+    if (status == TRN_OK) status = check_ready(encoder, options, err);
+    if (status == TRN_OK) status = check_image(encoder, image, err);
+    if (status != TRN_OK) return status;
+    image = image_of_family(encoder, graph, image);
+    *out = (trn_build){.scope = trn_scope_root(graph, &encoder->parameters),
+                       .image = image,
+                       .options = options,
+                       .batch = trn_tensor_dim(image, 0),
+                       .dates = trn_encoder_date_count(encoder),
+                       .height = trn_tensor_dim(image, -2),
+                       .width = trn_tensor_dim(image, -1)};
+    out->x = normalise(encoder, graph, image, options, err);
+    if (out->x) out->x = hide_nodata(encoder, graph, out->x, options->valid);
+    if (out->x) return TRN_OK;
+    status = trn_build_end(encoder, out, err);
+    return status == TRN_OK ? TRN_ERR_MEMORY : status; /* err says of what */
+}
+
+trn_status trn_build_end(const trn_encoder *encoder, const trn_build *build, trn_error *err)
+{
+    trn_graph_scope(build->scope.graph, NULL);
+    trn_status status = trn_graph_status(build->scope.graph, err);
+    return status == TRN_OK ? TRN_OK : trn_wrap(err, "encoder '%s'", encoder->spec.name);
+}
+
 trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                                     const trn_encode_options *options, trn_features *out,
                                     void (*stage)(void *user, const char *name, trn_tensor *tensor),
                                     void *user, trn_error *err)
 {
     static const trn_encode_options defaults;
-    if (!options) options = &defaults;
+    trn_build build;
     *out = (trn_features){0};
-    trn_status status = trn_graph_status(graph, err);
-    if (status == TRN_OK) status = check_ready(encoder, options, err);
-    if (status == TRN_OK) status = check_image(encoder, image, err);
+    if (encoder->masked)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "encoder '%s' was created with its decoder, which trn_masked_build builds",
+                        encoder->spec.name);
+    trn_status status = trn_build_begin(encoder, graph, image, options ? options : &defaults, &build, err);
     if (status != TRN_OK) return status;
-    image = image_of_family(encoder, graph, image);
-    trn_build build = {.scope = trn_scope_root(graph, &encoder->parameters),
-                       .image = image,
-                       .options = options,
-                       .batch = trn_tensor_dim(image, 0),
-                       .dates = trn_encoder_date_count(encoder),
-                       .height = trn_tensor_dim(image, -2),
-                       .width = trn_tensor_dim(image, -1),
-                       .stage = stage,
-                       .stage_user = user};
-    build.x = normalise(encoder, graph, image, options, err);
-    if (build.x) build.x = hide_nodata(encoder, graph, build.x, options->valid);
-    if (build.x) encoder->family->build(encoder, &build, out);
-    trn_graph_scope(graph, NULL);
-    status = trn_graph_status(graph, err);
-    if (status != TRN_OK) return trn_wrap(err, "encoder '%s'", encoder->spec.name);
-    return build.x ? TRN_OK : TRN_ERR_MEMORY;
+    build.stage = stage;
+    build.stage_user = user;
+    encoder->family->build(encoder, &build, out);
+    return trn_build_end(encoder, &build, err);
 }
 
 trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,

@@ -32,6 +32,9 @@ enum {
     HIERA_UNITS,
     HIERA_MEAN,
     HIERA_STD,
+    HIERA_DECODER_DIM,
+    HIERA_DECODER_DEPTH,
+    HIERA_DECODER_HEADS,
     HIERA_SETTINGS
 };
 
@@ -74,6 +77,11 @@ static const trn_setting_rule settings[HIERA_SETTINGS] = {
     [HIERA_UNITS] = TRN_RULE_UNIT,
     [HIERA_MEAN] = TRN_RULE_MEAN,
     [HIERA_STD] = TRN_RULE_STD,
+    [HIERA_DECODER_DIM] = {"decoder_dim", TRN_SETTING_INT, "512", 1, 8192, NULL,
+                           "channels of a token of the decoder (reconstruction)"},
+    [HIERA_DECODER_DEPTH] = {"decoder_depth", TRN_SETTING_INT, "8", 1, 256, NULL, "blocks of the decoder"},
+    [HIERA_DECODER_HEADS] = {"decoder_heads", TRN_SETTING_INT, "16", 1, 256, NULL,
+                             "attention heads of the decoder"},
 };
 
 #define IMAGE_SIZES(X)                                                                                       \
@@ -182,6 +190,9 @@ static trn_status configure_time(const trn_encoder *encoder, hiera_config *confi
 static trn_status configure_outputs(const trn_encoder *encoder, hiera_config *config, trn_error *err)
 {
     config->head = (hiera_head)trn_encoder_int(encoder, HIERA_HEAD);
+    config->decoder = (hiera_decoder){.dim = trn_encoder_int(encoder, HIERA_DECODER_DIM),
+                                      .depth = (int)trn_encoder_int(encoder, HIERA_DECODER_DEPTH),
+                                      .heads = (int)trn_encoder_int(encoder, HIERA_DECODER_HEADS)};
     if (!strcmp(trn_encoder_text(encoder, HIERA_OUT_INDICES), "auto")) {
         config->chosen = (trn_out_indices){HIERA_STAGES, {0, 1, 2, 3}};
         return TRN_OK;
@@ -328,4 +339,5 @@ const trn_family trn_family_hiera = {
     .tiny = "img_size=64 dim=16 stages=1,2,1,1 out_indices=3",
     .configure = configure,
     .build = build_hiera,
+    .masked = &hiera_masked_pair,
 };

@@ -30,6 +30,11 @@ typedef struct hiera_grid {
 } hiera_grid;
 int64_t trn_hiera_units(const hiera_grid *grid);
 
+typedef struct hiera_decoder {
+    int64_t dim; /* 512 in the published files */
+    int depth, heads;
+} hiera_decoder;
+
 /* What settings say: the state of an encoder of the family. */
 typedef struct hiera_config {
     int64_t dim, heads; /* of the first stage; both double with every stage */
@@ -44,6 +49,7 @@ typedef struct hiera_config {
     hiera_grid own;          /* of the table of positions */
     hiera_head head;
     trn_out_indices chosen; /* stages */
+    hiera_decoder decoder;  /* of the pair that trn_masked_create makes */
 } hiera_config;
 
 /* Poolings before the tokens of a stage, 0 to 3. */
@@ -110,21 +116,21 @@ void trn_hiera_build_masked(const trn_build *build, const hiera_config *config, 
 trn_tensor *trn_hiera_masked_units(const trn_build *build, const hiera_config *config, const hiera_mask *mask,
                                    int stage, trn_tensor *tokens);
 
-typedef struct hiera_decoder {
-    int64_t dim; /* 512 in the published files */
-    int depth, heads;
-} hiera_decoder;
 typedef struct hiera_mae {
     trn_tensor *latent;    /* [B,kept,side,side,D], side = 8>>q_pool */
     trn_tensor *predicted; /* [B,cells,V], V = C*(4<<q_pool)^2, values of a cell as (c, y, x) */
     trn_tensor *wanted; /* alike: the image's values, each cell normalised by its mean and deviation; NULL for
                            series, whose targets the original orders otherwise */
+    trn_tensor *mean, *deviation; /* [B,cells,1] of the image's values in a cell; NULL with wanted */
     trn_tensor *predicted_hidden, *wanted_hidden; /* [hidden_count, V] rows of the hidden cells */
-    trn_tensor *loss;                             /* [1,1] mean square of their difference */
+    trn_tensor *loss; /* [1,1] mean square of their difference; NULL when nothing is hidden */
 } hiera_mae;
 /* The autoencoder: the masked encoder, fusion, decoder. Wants the tensors of a file of pretraining. */
 void trn_hiera_build_mae(const trn_build *build, const hiera_config *config, const hiera_decoder *decoder,
                          const hiera_mask *mask, hiera_mae *out);
+
+/* trn_masked_create and trn_masked_build: single images. */
+extern const trn_masked_family hiera_masked_pair;
 
 /* Positions of tokens: table `name` [1, own.steps*own.h*own.w, dim] -> [1, size.., dim], resized bicubically
  * in space where the sizes differ (the originals take one size alone). */

@@ -185,7 +185,7 @@ static trn_tensor *spread_latent(const trn_build *build, const hiera_config *con
 }
 
 /* image [B,C,h,w] -> [B,cells,C*side*side], each cell less its mean and over its deviation */
-static trn_tensor *cell_values(const trn_build *build, int64_t side)
+static void add_wanted(const trn_build *build, int64_t side, hiera_mae *out)
 {
     static const int order[] = {0, 2, 4, 1, 3, 5};
     trn_graph *graph = build->scope.graph;
@@ -195,10 +195,12 @@ static trn_tensor *cell_values(const trn_build *build, int64_t side)
     trn_tensor *x =
         trn_reshape(graph, build->x, TRN_SHAPE(build->batch, channels, rows, side, columns, side));
     x = trn_reshape(graph, trn_permute(graph, x, order), TRN_SHAPE(build->batch, rows * columns, values));
-    x = trn_sub(graph, x, trn_reduce(graph, x, 2, TRN_REDUCE_MEAN, true));
+    out->mean = trn_reduce(graph, x, 2, TRN_REDUCE_MEAN, true);
+    x = trn_sub(graph, x, out->mean);
     trn_tensor *variance = trn_reduce(graph, trn_mul(graph, x, x), 2, TRN_REDUCE_SUM, true);
     variance = trn_affine(graph, variance, 1.0F / (float)(values - 1), 1e-6F);
-    return trn_div(graph, x, trn_unary(graph, "sqrt", variance));
+    out->deviation = trn_unary(graph, "sqrt", variance);
+    out->wanted = trn_div(graph, x, out->deviation);
 }
 
 static trn_tensor *hidden_rows(const trn_build *build, const hiera_mask *mask, trn_tensor *x)
@@ -245,7 +247,94 @@ void trn_hiera_build_mae(const trn_build *build, const hiera_config *config, con
     x = trn_nn_layer_norm(&build->scope, "decoder_norm", x, config->eps);
     out->predicted = trn_nn_linear(&build->scope, "decoder_pred", x, channels * side * side, true);
     trn_build_stage(build, out->predicted, "pred_all");
-    if (!config->video) out->wanted = cell_values(build, side);
+    if (!config->video) add_wanted(build, side, out);
     if (mask->hidden) add_loss(build, mask, out);
     trn_graph_scope(build->scope.graph, NULL);
 }
+
+/* ---- the pair ---- */
+
+static trn_status configure_pair(trn_encoder *encoder, trn_error *err)
+{
+    const hiera_config *config = encoder->state;
+    const hiera_decoder *decoder = &config->decoder;
+    const char *name = encoder->spec.name;
+    if (config->video)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "encoder '%s': single images are drawn, not series of %d frames: take one of "
+                        "mae-hiera-tiny to mae-hiera-huge",
+                        name, config->frames);
+    if (config->head != HIERA_HEAD_FUSE)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "encoder '%s' has no decoder that draws images, as files of classifiers hold none: "
+                        "take one of mae-hiera-tiny to mae-hiera-huge",
+                        name);
+    if (decoder->dim % decoder->heads == 0 && (int64_t)((double)decoder->dim * config->mlp_ratio) >= 1)
+        return TRN_OK;
+    return trn_fail(err, TRN_ERR_ARGUMENT,
+                    "encoder '%s': decoder_dim=%lld must be a multiple of decoder_heads=%d, and leave hidden "
+                    "channels by mlp_ratio",
+                    name, (long long)decoder->dim, decoder->heads);
+}
+
+static trn_patch_size patch_of(const trn_encoder *encoder)
+{
+    (void)encoder;
+    return (trn_patch_size){1, HIERA_UNIT_PIXELS};
+}
+
+/* keep [B,units]: which units are visible. */
+static trn_status tables_of(const hiera_config *config, const trn_build *build, const trn_mask *mask,
+                            trn_arena *arena, hiera_mask_tables *out, trn_error *err)
+{
+    hiera_grid grid = trn_hiera_grid(config, build);
+    int64_t units = trn_hiera_units(&grid);
+    uint8_t *keep = trn_arena_array(arena, (size_t)(build->batch * units), sizeof *keep);
+    if (!keep) return trn_fail_memory(err, (size_t)(build->batch * units), "a mask");
+    for (int64_t i = 0; i < build->batch * units; i++)
+        keep[i - i % units + mask->order[i]] = i % units < mask->visible;
+    return trn_hiera_mask_make(config, &grid, build->batch, keep, arena, out, err);
+}
+
+/* predicted [B,cells,C*side*side] -> [B,C,h,w], each cell with its own mean and deviation */
+static trn_tensor *draw_cells(const trn_build *build, const hiera_config *config, const hiera_mae *made)
+{
+    static const int order[] = {0, 3, 1, 4, 2, 5};
+    trn_graph *graph = build->scope.graph;
+    int64_t side = HIERA_PATCH << config->q_pool, channels = trn_tensor_dim(build->x, 1);
+    trn_tensor *x = trn_mul(graph, made->predicted, made->deviation);
+    x = trn_add(graph, x, made->mean);
+    x = trn_reshape(graph, x,
+                    TRN_SHAPE(build->batch, build->height / side, build->width / side, channels, side, side));
+    return trn_reshape(graph, trn_permute(graph, x, order),
+                       TRN_SHAPE(build->batch, channels, build->height, build->width));
+}
+
+static void build_pair(trn_encoder *encoder, const trn_build *build, const trn_mask *mask, trn_masked *out)
+{
+    const hiera_config *config = encoder->state;
+    trn_graph *graph = build->scope.graph;
+    trn_error err = {0};
+    hiera_mask_tables tables;
+    hiera_mae made;
+    trn_arena *arena = trn_arena_create();
+    trn_status status = arena ? tables_of(config, build, mask, arena, &tables, &err)
+                              : trn_fail_memory(&err, sizeof tables, "a mask");
+    if (status != TRN_OK) {
+        trn_graph_fail(graph, "%s", err.message);
+        trn_arena_destroy(arena);
+        return;
+    }
+    hiera_mask constants = trn_hiera_mask_constants(graph, &tables);
+    trn_hiera_build_mae(build, config, &config->decoder, &constants, &made);
+    out->drawn = draw_cells(build, config, &made);
+    trn_build_stage(build, out->drawn, "drawn");
+    if (made.loss) out->loss = trn_reshape(graph, made.loss, TRN_SHAPE(1));
+    trn_arena_destroy(arena);
+}
+
+const trn_masked_family hiera_masked_pair = {
+    .configure = configure_pair,
+    .patch = patch_of,
+    .build = build_pair,
+};

@@ -54,6 +54,20 @@ static trn_status fill_nothing(void *user, const char *name, const trn_shape *sh
     return trn_fail(err, TRN_ERR_INTERNAL, "parameter '%s' of a graph that is not to run", name);
 }
 
+static trn_status build_for_names(trn_encoder *encoder, trn_graph *graph, trn_error *err)
+{
+    static const trn_feature_pool pools[] = {TRN_FEATURES_MEAN, TRN_FEATURES_DENSE};
+    trn_tensor *image = trn_encoder_natural_input(encoder, graph, 1);
+    trn_status status = trn_graph_status(graph, err);
+    if (status == TRN_OK && encoder->masked) return trn_masked_build_unmasked(encoder, graph, image, err);
+    for (size_t i = 0; i < TRN_COUNT(pools) && status == TRN_OK; i++) {
+        trn_encode_options options = {.pool = pools[i]};
+        trn_features features;
+        status = trn_encoder_build(encoder, graph, image, &options, &features, err);
+    }
+    return status;
+}
+
 /* Builds the encoder into a graph that is thrown away, to learn which parameters it wants. */
 static trn_status collect_wanted(trn_encoder *encoder, wanted_list *list, trn_error *err)
 {
@@ -61,14 +75,7 @@ static trn_status collect_wanted(trn_encoder *encoder, wanted_list *list, trn_er
     if (!graph) return trn_fail_memory(err, sizeof list, "a graph");
     trn_parameters kept = encoder->parameters;
     encoder->parameters = (trn_parameters){fill_nothing, list_has, list, note_wanted};
-    trn_tensor *image = trn_encoder_natural_input(encoder, graph, 1);
-    trn_status status = trn_graph_status(graph, err);
-    static const trn_feature_pool pools[] = {TRN_FEATURES_MEAN, TRN_FEATURES_DENSE};
-    for (size_t i = 0; i < TRN_COUNT(pools) && status == TRN_OK; i++) {
-        trn_encode_options options = {.pool = pools[i]};
-        trn_features features;
-        status = trn_encoder_build(encoder, graph, image, &options, &features, err);
-    }
+    trn_status status = build_for_names(encoder, graph, err);
     encoder->parameters = kept;
     trn_graph_destroy(graph);
     if (status == TRN_OK && list->failed)
@@ -224,13 +231,16 @@ static void report_loaded(const trn_encoder *encoder, const wanted_list *list, t
 
 /* Takes off what the family's published files put before the names, when the names are not there as they are.
  */
-static void strip_prefix(const trn_family *family, trn_weights *weights)
+static void strip_prefix(const trn_encoder *encoder, trn_weights *weights)
 {
-    if (!family->prefixes || trn_weights_is_synthetic(weights) || trn_weights_find(weights, family->probe))
-        return;
-    for (const char *const *prefix = family->prefixes; *prefix; prefix++) {
+    const trn_masked_family *masked = encoder->masked;
+    bool own = masked && masked->probe;
+    const char *probe = own ? masked->probe : encoder->family->probe;
+    const char *const *prefixes = own ? masked->prefixes : encoder->family->prefixes;
+    if (!prefixes || trn_weights_is_synthetic(weights) || trn_weights_find(weights, probe)) return;
+    for (const char *const *prefix = prefixes; *prefix; prefix++) {
         char name[256];
-        snprintf(name, sizeof name, "%s%s", *prefix, family->probe);
+        snprintf(name, sizeof name, "%s%s", *prefix, probe);
         if (!trn_weights_find(weights, name)) continue;
         trn_weights_strip_prefix(weights, *prefix);
         return;
@@ -246,7 +256,7 @@ trn_status trn_encoder_load(trn_encoder *encoder, trn_weights *weights, trn_text
                         encoder->spec.name);
     wanted_list list = {.encoder = encoder, .arena = encoder->arena};
     trn_weights *before = encoder->weights;
-    strip_prefix(encoder->family, weights);
+    strip_prefix(encoder, weights);
     encoder->weights = weights;
     encoder->parameters = (trn_parameters){fill_param, has_param, encoder, NULL};
     trn_status status = collect_wanted(encoder, &list, err);

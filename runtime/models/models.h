@@ -158,11 +158,12 @@ trn_status trn_model_write_synthetic(const char *name, const trn_setting *settin
 /* ---- masked autoencoders ---- */
 
 /* Some encoders were trained by hiding patches of an image and drawing them again, and their files keep the
- * decoder that draws (Prithvi). Such a pair is created here, gets bands, dates and weights like any encoder,
- * and is built by trn_masked_build alone. Families without a decoder are an error. */
+ * decoder that draws (the family prithvi, and the mae-hiera-* of images). Such a pair is created here, gets
+ * bands, dates and weights like any encoder, and is built by trn_masked_build alone. Encoders without a
+ * decoder are an error that names the families with one. */
 trn_status trn_masked_create(const char *name, const trn_setting *settings, size_t count, trn_encoder **out,
                              trn_error *err);
-/* Pixels of a patch's side, and dates it spans. */
+/* Pixels of a patch's side, and dates it spans; of an encoder that trn_masked_create made, else zeros. */
 typedef struct trn_patch_size {
     int dates, side;
 } trn_patch_size;
@@ -180,15 +181,25 @@ typedef struct trn_mask {
     int64_t visible;
 } trn_mask;
 typedef struct trn_masked {
-    trn_tensor *image; /* [B,T,C,h,w] as the encoder takes it: normalised */
-    trn_tensor *drawn; /* [B,T,C,h,w] what the decoder draws, visible patches too */
-    trn_tensor *loss;  /* [1] mean square error of the hidden patches */
+    trn_tensor *image; /* as the encoder takes it, normalised: [B,T,C,h,w] of series, else [B,C,h,w] */
+    /* Alike: what the decoder draws, visible patches too. Hiera was trained to draw cells of a few pixels
+     * (16, with q_pool 2), each less its own mean and over its own deviation: here they get back the mean and
+     * deviation of the image's cell in their place, hidden ones too, as in pictures of masked autoencoders.
+     * What is drawn of a hidden cell is thus its pattern: its brightness and contrast are the image's. */
+    trn_tensor *drawn;
+    /* [1] mean square error of the hidden patches, in the values that the decoder was trained to draw:
+     * Hiera's of cells that are normalised one by one */
+    trn_tensor *loss;
 } trn_masked;
-/* As trn_encoder_build; image [B,C,h,w] or [B,T,C,h,w]. options->pool does not matter; mask->order is copied.
- */
+/* As trn_encoder_build; image [B,C,h,w], or [B,T,C,h,w] for encoders of series. options->pool does not
+ * matter; mask->order is copied. */
 trn_status trn_masked_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                             const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
                             trn_error *err);
+
+/* trn_model_write_synthetic for the pair: the file holds the decoder's tensors, too. */
+trn_status trn_masked_write_synthetic(const char *name, const trn_setting *settings, size_t count,
+                                      const char *path, const trn_progress *progress, trn_error *err);
 
 /* ---- self-test ---- */
 

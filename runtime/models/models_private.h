@@ -65,6 +65,19 @@ typedef struct trn_build {
 } trn_build;
 void trn_build_stage(const trn_build *build, trn_tensor *tensor, const char *fmt, ...) TRN_PRINTF(3, 4);
 
+/* The decoder that encoders of a family were trained with, in a masked autoencoder. Its tensors and the
+ * encoder's have the names that they have together in the published file. */
+typedef struct trn_masked_family {
+    const char *probe;           /* of files with both, as the family's; NULL: just those of the family */
+    const char *const *prefixes; /* likewise */
+    /* Checks the settings that the decoder depends on, and adds what it takes to the spec. */
+    trn_status (*configure)(trn_encoder *encoder, trn_error *err);
+    trn_patch_size (*patch)(const trn_encoder *encoder);
+    /* The mask was checked, and out->image is there. Nothing is hidden when only parameters are asked for:
+     * there may be no loss then. Building errors go to the graph. */
+    void (*build)(trn_encoder *encoder, const trn_build *build, const trn_mask *mask, trn_masked *out);
+} trn_masked_family;
+
 typedef struct trn_family {
     const char *name;
     const trn_setting_rule *settings;
@@ -88,6 +101,7 @@ typedef struct trn_family {
     void (*encode_location)(const trn_encoder *encoder, double latitude, double longitude, float *out);
     /* Building errors go to the graph. */
     void (*build)(trn_encoder *encoder, const trn_build *build, trn_features *out);
+    const trn_masked_family *masked; /* NULL: no decoder */
 } trn_family;
 
 extern const trn_family trn_family_vit, trn_family_hiera, trn_family_dofa, trn_family_prithvi,
@@ -100,6 +114,7 @@ const trn_model_config *trn_model_find(const char *name, const trn_family **fami
 struct trn_encoder {
     trn_arena *arena;
     const trn_family *family;
+    const trn_masked_family *masked; /* the family's, of an encoder with its decoder; NULL: alone */
     const trn_model_config *config;
     const trn_setting_value *values;
     trn_encoder_spec spec;
@@ -147,6 +162,20 @@ trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_
                                     const trn_encode_options *options, trn_features *out,
                                     void (*stage)(void *user, const char *name, trn_tensor *tensor),
                                     void *user, trn_error *err);
+
+/* What stands before and after a family's graph: checks, the image normalised, errors. stage is not set. */
+trn_status trn_build_begin(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                           const trn_encode_options *options, trn_build *out, trn_error *err);
+trn_status trn_build_end(const trn_encoder *encoder, const trn_build *build, trn_error *err);
+
+/* trn_masked_build with a look at the stages, for tests. */
+trn_status trn_masked_build_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                                   const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
+                                   void (*stage)(void *user, const char *name, trn_tensor *tensor),
+                                   void *user, trn_error *err);
+/* The pair with nothing hidden, to learn which parameters it wants. */
+trn_status trn_masked_build_unmasked(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
+                                     trn_error *err);
 
 /* Adds a dense grid [B,gh,gw,C] that starts `offset` pixels from the window's corner. */
 void trn_features_grid(trn_features *features, trn_tensor *grid, double stride, double offset);

@@ -545,4 +545,5 @@ const trn_family trn_family_prithvi = {
     .configure = configure,
     .encode_location = encode_location,
     .build = build_prithvi,
+    .masked = &prithvi_masked,
 };

@@ -31,18 +31,11 @@ enum {
     PRITHVI_SETTINGS
 };
 
-/* What trn_masked_build asks of the family's build. */
-typedef struct prithvi_masking {
-    const trn_mask *mask;
-    trn_masked *out;
-} prithvi_masking;
-
 typedef struct prithvi_state {
     trn_grid_size own; /* cells of the position table */
     trn_out_indices chosen;
-    bool time, location;      /* coordinates that the checkpoint has scales for */
-    int32_t *kernel;          /* [band_count] channels of the stored kernel in use; NULL: all, in order */
-    prithvi_masking *masking; /* while trn_masked_build runs */
+    bool time, location; /* coordinates that the checkpoint has scales for */
+    int32_t *kernel;     /* [band_count] channels of the stored kernel in use; NULL: all, in order */
 } prithvi_state;
 
 /* What stands before a side's names, and how the names of its coordinate scales end. */
@@ -70,10 +63,7 @@ trn_tensor *prithvi_locate(const trn_encoder *encoder, const trn_build *build, c
 /* [B,1,D] of the class token */
 trn_tensor *prithvi_class_token(const trn_build *build, const prithvi_side *side);
 
-/* trn_masked_build with a look at the stages, for tests. */
-trn_status prithvi_masked_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
-                                 const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
-                                 void (*stage)(void *user, const char *name, trn_tensor *tensor), void *user,
-                                 trn_error *err);
+/* prithvi_mae.c */
+extern const trn_masked_family prithvi_masked;
 
 #endif

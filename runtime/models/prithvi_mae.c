@@ -1,50 +1,7 @@
 /* Prithvi as it was trained: the encoder sees some patches of a series, the decoder draws the others. */
 #include "prithvi.h"
 
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* ---- which patches are hidden ---- */
-
-trn_status trn_masked_visible(int64_t patches, double ratio, int64_t *visible, trn_error *err)
-{
-    *visible = ratio >= 0 && ratio <= 1 ? (int64_t)((double)patches * (1 - ratio)) : 0;
-    if (*visible >= 1 && *visible < patches) return TRN_OK;
-    return trn_fail(
-        err, TRN_ERR_ARGUMENT,
-        "a mask ratio of %g leaves none of %lld patches visible, or hides none: choose one between "
-        "0 and 1",
-        ratio, (long long)patches);
-}
-
-typedef struct ranked {
-    float noise;
-    int32_t patch;
-} ranked;
-
-static int compare_ranked(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    if (x->noise < y->noise) return -1;
-    if (x->noise > y->noise) return 1;
-    return (x->patch > y->patch) - (x->patch < y->patch);
-}
-
-trn_status trn_masked_sort(const float *noise, int64_t patches, int32_t *order, trn_error *err)
-{
-    if (patches < 0 || patches > INT32_MAX)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "a mask of %lld patches", (long long)patches);
-    ranked *list = malloc((size_t)(patches + 1) * sizeof *list);
-    if (!list) return trn_fail_memory(err, (size_t)patches * sizeof *list, "a mask");
-    for (int64_t i = 0; i < patches; i++)
-        list[i] = (ranked){noise[i], (int32_t)i};
-    qsort(list, (size_t)patches, sizeof *list, compare_ranked);
-    for (int64_t i = 0; i < patches; i++)
-        order[i] = list[i].patch;
-    free(list);
-    return TRN_OK;
-}
 
 /* ---- graph ---- */
 
@@ -61,14 +18,13 @@ typedef struct masked_build {
 static bool fill_tables(masked_build *m, const trn_mask *mask)
 {
     int64_t total = m->quiet.batch * m->grid.count, shown = m->quiet.batch * m->visible;
-    if (total > INT32_MAX) return false;
     m->shown = malloc((size_t)shown * sizeof *m->shown);
     m->restore = malloc((size_t)total * sizeof *m->restore);
     m->hidden = malloc((size_t)total * sizeof *m->hidden);
     if (!m->shown || !m->restore || !m->hidden) return false;
     for (int64_t i = 0; i < total; i++) {
         int64_t first = i / m->grid.count * m->grid.count, turn = i - first;
-        int64_t row = first + (mask ? mask->order[i] : turn);
+        int64_t row = first + mask->order[i];
         int64_t slot = i / m->grid.count * m->visible + turn;
         bool seen = turn < m->visible;
         if (seen) m->shown[slot] = (int32_t)row;
@@ -192,9 +148,15 @@ static trn_scope side_scope(const trn_encoder *encoder, const trn_build *build, 
     return named ? trn_scope_enter(&build->scope, "%s", name) : build->scope;
 }
 
-static void build_sides(trn_encoder *encoder, const trn_build *build, masked_build *m, trn_masked *out)
+static trn_patch_size patch_of(const trn_encoder *encoder)
 {
-    trn_patch_size patch = trn_masked_patch(encoder);
+    return (trn_patch_size){(int)trn_encoder_int(encoder, PRITHVI_TUBELET),
+                            (int)trn_encoder_int(encoder, PRITHVI_PATCH)};
+}
+
+static void build_sides(trn_encoder *encoder, const trn_build *build, const masked_build *m, trn_masked *out)
+{
+    trn_patch_size patch = patch_of(encoder);
     int64_t dim = trn_encoder_int(encoder, PRITHVI_DIM);
     prithvi_side first = {side_scope(encoder, build, "encoder"), "enc", dim, 0};
     prithvi_side second = {side_scope(encoder, build, "decoder"), "dec",
@@ -204,45 +166,29 @@ static void build_sides(trn_encoder *encoder, const trn_build *build, masked_bui
     trn_tensor *drawn =
         decode(encoder, m, &second, latent, patch.dates * patch.side * patch.side * m->channels);
     trn_build_stage(build, drawn, "pred_tokens");
-    out->image = build->x;
-    out->loss = loss_of(m, drawn, to_patches(m, patch, build->x));
+    if (m->visible < m->grid.count) out->loss = loss_of(m, drawn, to_patches(m, patch, build->x));
     out->drawn = to_image(m, patch, drawn);
     trn_build_stage(build, out->loss, "loss");
 }
 
-static void build_masked(trn_encoder *encoder, const trn_build *build, trn_features *features)
+static void build_masked(trn_encoder *encoder, const trn_build *build, const trn_mask *mask, trn_masked *out)
 {
-    (void)features;
-    const prithvi_state *state = encoder->state;
-    const trn_mask *mask = state->masking ? state->masking->mask : NULL;
-    trn_masked made = {0};
     masked_build m = {.quiet = *build,
                       .grid = prithvi_grid_of(encoder, build->dates, build->height, build->width),
+                      .visible = mask->visible,
                       .channels = trn_tensor_dim(build->x, 2)};
     m.quiet.stage = NULL;
-    m.visible = mask ? mask->visible : (m.grid.count + 1) / 2;
-    if (build->dates % trn_encoder_int(encoder, PRITHVI_TUBELET))
-        trn_graph_fail(build->scope.graph, "%lld dates are no multiple of tubelet=%s",
-                       (long long)build->dates, trn_encoder_text(encoder, PRITHVI_TUBELET));
-    else if (!fill_tables(&m, mask))
-        trn_graph_fail(build->scope.graph, "a mask of %lld patches: out of memory", (long long)m.grid.count);
+    if (fill_tables(&m, mask))
+        build_sides(encoder, build, &m, out);
     else
-        build_sides(encoder, build, &m, &made);
+        trn_graph_fail(build->scope.graph, "a mask of %lld patches: out of memory", (long long)m.grid.count);
     free_tables(&m);
-    if (state->masking) *state->masking->out = made;
 }
 
 /* ---- the pair ---- */
 
-trn_patch_size trn_masked_patch(const trn_encoder *encoder)
+static trn_status configure_pair(trn_encoder *encoder, trn_error *err)
 {
-    return (trn_patch_size){(int)trn_encoder_int(encoder, PRITHVI_TUBELET),
-                            (int)trn_encoder_int(encoder, PRITHVI_PATCH)};
-}
-
-static trn_status prepare_pair(trn_encoder *encoder, trn_error *err)
-{
-    static const char *const prefixes[] = {"_timm_module.", "module.", "model.", NULL};
     const prithvi_state *state = encoder->state;
     const char *name = encoder->spec.name;
     int64_t dim = trn_encoder_int(encoder, PRITHVI_DECODER_DIM),
@@ -256,91 +202,16 @@ static trn_status prepare_pair(trn_encoder *encoder, trn_error *err)
                         "encoder '%s': the decoder draws all bands of the checkpoint: leave the setting "
                         "'bands' away",
                         name);
-    trn_family *family = trn_arena_alloc(encoder->arena, sizeof *family);
-    if (!family) return trn_fail_memory(err, sizeof *family, "an encoder");
-    *family = *encoder->family;
-    family->probe = "encoder.patch_embed.proj.weight";
-    family->prefixes = prefixes;
-    family->build = build_masked;
-    encoder->family = family;
     if (encoder->spec.location_values) encoder->spec.location_values += (int)dim;
     return TRN_OK;
 }
 
-trn_status trn_masked_create(const char *name, const trn_setting *settings, size_t count, trn_encoder **out,
-                             trn_error *err)
-{
-    trn_status status = trn_encoder_create(name, settings, count, out, err);
-    if (status != TRN_OK) return status;
-    if ((*out)->family == &trn_family_prithvi)
-        status = prepare_pair(*out, err);
-    else
-        status =
-            trn_fail(err, TRN_ERR_ARGUMENT,
-                     "encoder '%s' has no decoder that draws images: take one of the family prithvi", name);
-    if (status == TRN_OK) return TRN_OK;
-    trn_encoder_destroy(*out);
-    *out = NULL;
-    return status;
-}
+static const char *const prefixes[] = {"_timm_module.", "module.", "model.", NULL};
 
-/* Every patch of every image once. */
-static bool is_order(const trn_mask *mask, int64_t batch, int64_t patches)
-{
-    uint8_t *met = malloc((size_t)patches);
-    bool ok = met != NULL;
-    for (int64_t b = 0; ok && b < batch; b++) {
-        memset(met, 0, (size_t)patches);
-        for (int64_t i = 0; ok && i < patches; i++) {
-            int32_t patch = mask->order[b * patches + i];
-            ok = patch >= 0 && patch < patches && !met[patch];
-            if (ok) met[patch] = 1;
-        }
-    }
-    free(met);
-    return ok;
-}
-
-static trn_status check_mask(const trn_encoder *encoder, const trn_tensor *image, const trn_mask *mask,
-                             trn_error *err)
-{
-    const trn_shape *shape = trn_tensor_shape(image);
-    if (encoder->family->build != build_masked)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' was not created with its decoder",
-                        encoder->spec.name);
-    if (shape->ndim != 4 && shape->ndim != 5) return TRN_OK; /* building says what is wrong */
-    int64_t dates = shape->ndim == 5 ? shape->dim[1] : 1;
-    prithvi_grid grid =
-        prithvi_grid_of(encoder, dates, shape->dim[shape->ndim - 2], shape->dim[shape->ndim - 1]);
-    if (grid.count < 2 || mask->visible < 1 || mask->visible >= grid.count)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': %lld of %lld patches cannot be visible",
-                        encoder->spec.name, (long long)mask->visible, (long long)grid.count);
-    if (is_order(mask, shape->dim[0], grid.count)) return TRN_OK;
-    return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': the mask does not list each of %lld patches once",
-                    encoder->spec.name, (long long)grid.count);
-}
-
-trn_status prithvi_masked_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
-                                 const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
-                                 void (*stage)(void *user, const char *name, trn_tensor *tensor), void *user,
-                                 trn_error *err)
-{
-    *out = (trn_masked){0};
-    trn_status status = trn_graph_status(graph, err);
-    if (status == TRN_OK) status = check_mask(encoder, image, mask, err);
-    if (status != TRN_OK) return status;
-    prithvi_state *state = encoder->state;
-    prithvi_masking masking = {mask, out};
-    trn_features features;
-    state->masking = &masking;
-    status = trn_encoder_build_stages(encoder, graph, image, options, &features, stage, user, err);
-    state->masking = NULL;
-    return status;
-}
-
-trn_status trn_masked_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
-                            const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
-                            trn_error *err)
-{
-    return prithvi_masked_stages(encoder, graph, image, options, mask, out, NULL, NULL, err);
-}
+const trn_masked_family prithvi_masked = {
+    .probe = "encoder.patch_embed.proj.weight",
+    .prefixes = prefixes,
+    .configure = configure_pair,
+    .patch = patch_of,
+    .build = build_masked,
+};

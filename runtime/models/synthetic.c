@@ -26,7 +26,8 @@ static trn_status write_tensors(const trn_encoder *encoder, const trn_wanted *wa
 {
     const trn_model_config *config = encoder->config;
     static const char *const metadata[] = {"format", "pt", NULL};
-    trn_write_options options = {.prefix = config->prefix,
+    trn_write_options options = {.prefix =
+                                     encoder->masked ? NULL : config->prefix, /* a pair's names are whole */
                                  .metadata = metadata,
                                  .fill = fill_synthetic,
                                  .user = encoder->weights,
@@ -67,8 +68,11 @@ static bool is_checkpoint_name(const char *path)
     return false;
 }
 
-trn_status trn_model_write_synthetic(const char *name, const trn_setting *settings, size_t count,
-                                     const char *path, const trn_progress *progress, trn_error *err)
+typedef trn_status create_function(const char *name, const trn_setting *settings, size_t count,
+                                   trn_encoder **out, trn_error *err);
+
+static trn_status write_made_up(create_function *create, const char *name, const trn_setting *settings,
+                                size_t count, const char *path, const trn_progress *progress, trn_error *err)
 {
     trn_encoder *encoder;
     trn_wanted *wanted = NULL;
@@ -77,7 +81,7 @@ trn_status trn_model_write_synthetic(const char *name, const trn_setting *settin
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "'%s' does not say which container to write: end it in .safetensors, .pt or .pth",
                         path);
-    trn_status status = trn_encoder_create(name, settings, count, &encoder, err);
+    trn_status status = create(name, settings, count, &encoder, err);
     if (status != TRN_OK) return status;
     status = prepare(encoder, err);
     if (status == TRN_OK) status = trn_encoder_wanted(encoder, &wanted, &wanted_count, err);
@@ -85,4 +89,16 @@ trn_status trn_model_write_synthetic(const char *name, const trn_setting *settin
     free(wanted);
     trn_encoder_destroy(encoder);
     return status;
+}
+
+trn_status trn_model_write_synthetic(const char *name, const trn_setting *settings, size_t count,
+                                     const char *path, const trn_progress *progress, trn_error *err)
+{
+    return write_made_up(trn_encoder_create, name, settings, count, path, progress, err);
+}
+
+trn_status trn_masked_write_synthetic(const char *name, const trn_setting *settings, size_t count,
+                                      const char *path, const trn_progress *progress, trn_error *err)
+{
+    return write_made_up(trn_masked_create, name, settings, count, path, progress, err);
 }

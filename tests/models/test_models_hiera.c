@@ -649,6 +649,191 @@ static void test_autoencoder(void **state)
     close_masked(&run);
 }
 
+/* ---- the pair, by the public door ---- */
+
+static const trn_setting tiny_pair[] = {
+    TINY, {"decoder_dim", "24"}, {"decoder_depth", "2"}, {"decoder_heads", "4"}};
+enum { PAIR_UNITS = 6, PAIR_HEIGHT = 64, PAIR_WIDTH = 96, PAIR_CELL = 16 };
+
+static trn_encoder *make_pair(const char *name, const trn_setting *settings, size_t count)
+{
+    trn_encoder *encoder = NULL;
+    trn_error err = {0};
+    size_t channels;
+    assert_trn_ok(trn_masked_create(name, settings, count, &encoder, &err), err);
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
+    return encoder;
+}
+
+/* The golden mask as an order: what stays, then what is hidden. */
+static int64_t golden_order(const char *id, int64_t batch, int32_t *order)
+{
+    test_tensor keep = test_golden_input(id, "mask_keep");
+    int64_t visible = 0;
+    assert_int_equal(keep.count, batch * PAIR_UNITS);
+    for (int64_t b = 0; b < batch; b++) {
+        int32_t *next = order + b * PAIR_UNITS;
+        for (int hidden = 0; hidden < 2; hidden++) {
+            for (int32_t u = PAIR_UNITS - 1; u >= 0; u--) /* the order within each does not matter */
+                if ((keep.data[b * PAIR_UNITS + u] < 0.5F) == hidden) *next++ = u;
+            if (!hidden) visible = next - order - b * PAIR_UNITS;
+        }
+    }
+    free(keep.data);
+    return visible;
+}
+
+/* What was predicted of a cell by the golden, as a picture: with mean and deviation of the image's cell. */
+static float *golden_drawn(const char *id, const test_tensor *x)
+{
+    test_tensor all = test_golden_output(id, "pred_all");
+    int64_t channels = x->shape[1], area = PAIR_HEIGHT * PAIR_WIDTH, columns = PAIR_WIDTH / PAIR_CELL;
+    int64_t cells = area / (PAIR_CELL * PAIR_CELL), values = channels * PAIR_CELL * PAIR_CELL;
+    float *out = malloc((size_t)x->count * sizeof *out);
+    int64_t *place = malloc((size_t)values * sizeof *place);
+    assert_true(out && place);
+    for (int64_t i = 0; i < x->shape[0] * cells; i++) {
+        double mean = 0, square = 0;
+        for (int64_t k = 0; k < values; k++) {
+            int64_t c = k / (PAIR_CELL * PAIR_CELL), row = k / PAIR_CELL % PAIR_CELL, column = k % PAIR_CELL;
+            place[k] = (i / cells * channels + c) * area +
+                       (i % cells / columns * PAIR_CELL + row) * PAIR_WIDTH + i % columns * PAIR_CELL +
+                       column;
+            mean += (double)x->data[place[k]] / (double)values;
+        }
+        for (int64_t k = 0; k < values; k++)
+            square += ((double)x->data[place[k]] - mean) * ((double)x->data[place[k]] - mean);
+        for (int64_t k = 0; k < values; k++)
+            out[place[k]] =
+                (float)((double)all.data[i * values + k] * sqrt(square / (double)(values - 1) + 1e-6) + mean);
+    }
+    free(place);
+    free(all.data);
+    return out;
+}
+
+static void compare_pair(const char *file)
+{
+    enum { BATCH = 2 };
+    const char *id = "hiera_tiny_mae";
+    int32_t order[BATCH * PAIR_UNITS];
+    trn_error err = {0};
+    trn_masked made;
+    trn_weights *weights = open_weights(file);
+    trn_encoder *encoder = make_pair("mae-hiera-tiny", tiny_pair, TRN_COUNT(tiny_pair));
+    assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+    test_tensor x = test_golden_input(id, "x");
+    const trn_mask mask = {order, golden_order(id, BATCH, order)};
+    assert_int_equal(mask.visible, 3);
+    staged s = {.graph = trn_graph_create()};
+    assert_trn_ok(trn_masked_build_stages(encoder, s.graph, image_input(s.graph, &x), &as_is_mean, &mask,
+                                          &made, add_known, &s, &err),
+                  err);
+    assert_int_equal(s.count, 5);
+    assert_int_equal(trn_tensor_shape(made.loss)->ndim, 1);
+    memset(order, 0, sizeof order); /* was copied */
+    float *drawn = golden_drawn(id, &x);
+    trn_named_data input = {"x", x.data};
+    int stages = s.count;
+    staged_add(&s, "drawn", made.drawn);
+    staged_add(&s, "seen", trn_affine(s.graph, made.image, 1, 0));
+    for (int device = 0; device < 2; device++) {
+        if (device)
+            staged_run_device(&s, &input, 1);
+        else
+            staged_run_reference(&s, &input, 1);
+        for (int i = 0; i < stages; i++)
+            test_compare_golden(id, s.names[i], s.values[i], s.sizes[i], 1e-5);
+        assert_int_equal(s.sizes[staged_find(&s, "drawn")], x.count);
+        assert_true(test_worst_error(staged_get(&s, "drawn"), drawn, x.count, largest(drawn, x.count)) <
+                    1e-5);
+        assert_memory_equal(staged_get(&s, "seen"), x.data, (size_t)x.count * sizeof(float));
+    }
+    free(drawn);
+    free(x.data);
+    staged_close(&s);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
+static void test_pair(void **state)
+{
+    (void)state;
+    compare_pair(NULL);
+}
+
+/* The published file's names: what is made up for the pair loads under them, into the encoder alone, too. */
+static void test_pair_file(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    char *path = test_path(test_temp_dir(), "pair.pth");
+    assert_trn_ok(
+        trn_masked_write_synthetic("mae-hiera-tiny", tiny_pair, TRN_COUNT(tiny_pair), path, NULL, &err), err);
+    compare_pair(path);
+    trn_weights *weights = open_weights(path);
+    assert_int_equal(trn_weights_find(weights, "decoder_pos_embed")->shape[1], 24);
+    assert_non_null(trn_weights_find(weights, "decoder_blocks.1.mlp.fc2.bias"));
+    trn_encoder_destroy(load("mae-hiera-tiny", tiny_pair, TRN_COUNT(tiny_pair), weights, NULL));
+    trn_weights_close(weights);
+    free(path);
+}
+
+static void expect_no_pair(const char *name, trn_setting setting, const char *text)
+{
+    trn_error err = {0};
+    trn_encoder *encoder = NULL;
+    assert_trn_fails(trn_masked_create(name, &setting, setting.key ? 1 : 0, &encoder, &err), TRN_ERR_ARGUMENT,
+                     err, text);
+    assert_null(encoder);
+}
+
+static void test_pair_errors(void **state)
+{
+    (void)state;
+    const trn_setting none = {NULL, NULL};
+    trn_error err = {0};
+    trn_masked made;
+    trn_features features;
+    expect_no_pair("mae-hiera-video-base", none, "single images are drawn, not series of 16 frames");
+    expect_no_pair("hiera-tiny", none, "take one of mae-hiera-tiny");
+    expect_no_pair("mae-vit-base", none, "take one of the families hiera, prithvi");
+    expect_no_pair("mae-hiera-tiny", (trn_setting){"decoder_heads", "7"},
+                   "decoder_dim=512 must be a multiple");
+    expect_no_pair("mae-hiera-tiny", (trn_setting){"decoder_depth", "0"}, "decoder_depth");
+    trn_weights *weights = open_weights(NULL);
+    trn_encoder *encoder = make_pair("mae-hiera-tiny", tiny_pair, TRN_COUNT(tiny_pair)),
+                *alone = load("mae-hiera-tiny", tiny_pair, TRN_COUNT(tiny_pair), weights, NULL);
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *image = trn_input(graph, "x", TRN_F32, TRN_SHAPE(1, 4, 64, 96)),
+               *odd = trn_input(graph, "odd", TRN_F32, TRN_SHAPE(1, 4, 64, 80));
+    const int32_t order[] = {0, 1, 2, 3, 4, 5}, wrong[] = {0, 1, 2, 3, 4, 6};
+    const trn_mask mask = {order, 2}, beyond = {wrong, 2}, all = {order, 6}, none_seen = {order, 0};
+    assert_true(trn_masked_patch(encoder).side == 32 && trn_masked_patch(encoder).dates == 1);
+    assert_true(trn_masked_patch(alone).side == 0);
+    assert_trn_fails(trn_masked_build(encoder, graph, image, NULL, &mask, &made, &err), TRN_ERR_ARGUMENT, err,
+                     "needs weights");
+    assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+    assert_trn_fails(trn_encoder_build(encoder, graph, image, NULL, &features, &err), TRN_ERR_ARGUMENT, err,
+                     "created with its decoder");
+    assert_trn_fails(trn_masked_build(alone, graph, image, NULL, &mask, &made, &err), TRN_ERR_ARGUMENT, err,
+                     "not created with its decoder");
+    assert_trn_fails(trn_masked_build(encoder, graph, odd, NULL, &mask, &made, &err), TRN_ERR_ARGUMENT, err,
+                     "multiples of 32");
+    assert_trn_fails(trn_masked_build(encoder, graph, image, NULL, &beyond, &made, &err), TRN_ERR_ARGUMENT,
+                     err, "each of 6 patches once");
+    assert_trn_fails(trn_masked_build(encoder, graph, image, NULL, &all, &made, &err), TRN_ERR_ARGUMENT, err,
+                     "6 of 6 patches cannot be visible");
+    assert_trn_fails(trn_masked_build(encoder, graph, image, NULL, &none_seen, &made, &err), TRN_ERR_ARGUMENT,
+                     err, "0 of 6 patches cannot be visible");
+    const trn_encode_options cls = as_is_cls; /* pooling does not matter */
+    assert_trn_ok(trn_masked_build(encoder, graph, image, &cls, &mask, &made, &err), err);
+    trn_graph_destroy(graph);
+    trn_encoder_destroy(encoder);
+    trn_encoder_destroy(alone);
+    trn_weights_close(weights);
+}
+
 /* A mask that hides nothing changes nothing; of series, too. */
 static void compare_whole(const char *model, const trn_setting *settings, size_t count, const test_tensor *x,
                           int64_t units)
@@ -1113,6 +1298,9 @@ int main(void)
         cmocka_unit_test(test_variants),
         cmocka_unit_test(test_masked),
         cmocka_unit_test(test_autoencoder),
+        cmocka_unit_test(test_pair),
+        cmocka_unit_test(test_pair_file),
+        cmocka_unit_test(test_pair_errors),
         cmocka_unit_test(test_nothing_hidden),
         cmocka_unit_test(test_mask_errors),
         cmocka_unit_test(test_joint_positions),

@@ -635,8 +635,8 @@ static void run_masked(trn_encoder *encoder, const test_tensor *x, int64_t b, do
     mask_of(b, order, &mask.visible);
     options.location =
         trn_input(s.graph, "place", TRN_F32, TRN_SHAPE(1, trn_encoder_get_spec(encoder)->location_values));
-    assert_trn_ok(prithvi_masked_stages(encoder, s.graph, input_of(s.graph, x), &options, &mask, &made,
-                                        staged_add, &s, &err),
+    assert_trn_ok(trn_masked_build_stages(encoder, s.graph, input_of(s.graph, x), &options, &mask, &made,
+                                          staged_add, &s, &err),
                   err);
     staged_add(&s, "drawn", made.drawn);
     for (int device = 0; device < 2; device++) {
