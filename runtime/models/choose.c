@@ -226,18 +226,14 @@ trn_status trn_encoder_choose_bands(trn_encoder *encoder, const trn_band_offer *
 
 trn_status trn_encoder_choose_all_bands(trn_encoder *encoder, size_t *count, trn_error *err)
 {
-    enum { MAX_BANDS = 64 };
     static const trn_band_offer any[] = {{"red", 0.665}, {"green", 0.56}, {"blue", 0.49}};
     const trn_encoder_spec *spec = &encoder->spec;
-    trn_band_offer offers[MAX_BANDS];
-    int index[MAX_BANDS];
-    size_t offered = TRN_MIN(spec->band_count, (size_t)MAX_BANDS);
+    size_t known = spec->band_count, offered = known;
+    if (!offered) offered = encoder->image_channels ? (size_t)encoder->image_channels : TRN_COUNT(any);
+    trn_band_offer *offers = trn_arena_array(encoder->arena, offered, sizeof *offers);
+    int *index = trn_arena_array(encoder->arena, offered, sizeof *index);
+    if (!offers || !index) return trn_fail_memory(err, offered * sizeof *offers, "the choice of bands");
     for (size_t i = 0; i < offered; i++)
-        offers[i] = (trn_band_offer){spec->bands[i].name, 0};
-    if (offered)
-        return trn_encoder_choose_bands(encoder, offers, offered, index, MAX_BANDS, count, NULL, err);
-    offered = encoder->image_channels ? (size_t)encoder->image_channels : TRN_COUNT(any);
-    for (size_t i = 0; i < offered; i++)
-        offers[i] = any[i % TRN_COUNT(any)];
-    return trn_encoder_choose_bands(encoder, offers, offered, index, MAX_BANDS, count, NULL, err);
+        offers[i] = known ? (trn_band_offer){spec->bands[i].name, 0} : any[i % TRN_COUNT(any)];
+    return trn_encoder_choose_bands(encoder, offers, offered, index, offered, count, NULL, err);
 }

@@ -106,6 +106,15 @@ trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const tr
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' takes %s, and the series has %zu", spec->name,
                         range, count);
     }
+    for (size_t t = 0; dates && t < count; t++) {
+        const trn_date *d = &dates[t];
+        if (d->month >= 1 && d->month <= 12 && d->day_of_year >= 0 && d->day_of_year <= 366) continue;
+        return trn_fail(
+            err, TRN_ERR_ARGUMENT,
+            "encoder '%s': date %zu has month %d and day of the year %d: trn_date_parse fills all "
+            "parts of a date",
+            spec->name, t + 1, d->month, d->day_of_year);
+    }
     trn_date *copy = dates ? trn_arena_array(encoder->arena, count, sizeof *copy) : NULL;
     if (dates && !copy) return trn_fail_memory(err, count * sizeof *copy, "dates");
     if (copy) memcpy(copy, dates, count * sizeof *copy);
@@ -116,7 +125,10 @@ trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const tr
 
 void trn_encoder_encode_location(const trn_encoder *encoder, double latitude, double longitude, float *out)
 {
-    if (encoder->family->encode_location) encoder->family->encode_location(encoder, latitude, longitude, out);
+    if (!encoder->family->encode_location) return;
+    /* grids that count from 0 to 360 mean the same places */
+    if (fabs(longitude) > 180) longitude -= 360 * round(longitude / 360);
+    encoder->family->encode_location(encoder, latitude, longitude, out);
 }
 
 int64_t trn_encoder_date_count(const trn_encoder *encoder)

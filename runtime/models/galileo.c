@@ -230,6 +230,7 @@ const trn_family trn_family_galileo = {
     .config_count = TRN_COUNT(configs),
     .probe = "s_t_channel_embed",
     .prefixes = prefixes,
+    .nodata = 0.5f, /* the mean: mean - 2 std is 0 */
     .tiny = "dim=32 depth=2 heads=4 patch=4",
     .configure = configure,
     .build = build_galileo,

@@ -102,7 +102,8 @@ trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const tr
 /* Adds the input "image" of the encoder's own tile, chosen bands and dates: [B,C,h,w], or [B,T,C,h,w] for
  * encoders of series. */
 trn_tensor *trn_encoder_natural_input(const trn_encoder *encoder, trn_graph *graph, int64_t batch);
-/* A place as the encoder's graph wants it: out [location_values]. Latitude and longitude in degrees. */
+/* A place as the encoder's graph wants it: out [location_values]. Latitude and longitude in degrees;
+ * longitudes beyond 180 are brought to -180..180. */
 void trn_encoder_encode_location(const trn_encoder *encoder, double latitude, double longitude, float *out);
 
 /* Binds weights: every tensor the configuration needs must be there in its shape (wrappers and prefixes of

@@ -318,8 +318,51 @@ static void test_nodata(void **state)
     (void)state;
     const trn_setting vit[] = {SMALL};
     const trn_setting prithvi[] = {{"img_size", "32"}, {"dim", "64"}, {"depth", "2"}, {"heads", "4"}};
+    const trn_setting galileo[] = {{"dim", "32"}, {"depth", "1"}, {"patch", "4"}, {"ndvi", "false"}};
     expect_nodata("mae-vit-base", vit, TRN_COUNT(vit), 0);
     expect_nodata("prithvi-v2-300m", prithvi, TRN_COUNT(prithvi), 1e-4F);
+    expect_nodata("galileo-nano", galileo, TRN_COUNT(galileo), 0.5F); /* 0 is mean - 2 std */
+}
+
+/* An imaging spectrometer has more bands than any table of names. */
+static void test_many_bands(void **state)
+{
+    (void)state;
+    enum { BANDS = 300 };
+    trn_text wavelengths = {0};
+    for (int i = 0; i < BANDS; i++)
+        trn_text_printf(&wavelengths, "%s%.4f", i ? "," : "", 0.4 + 0.006 * i);
+    trn_setting setting = {"wavelengths", wavelengths.data};
+    trn_encoder *encoder = make_encoder("dofa-base", &setting, 1);
+    trn_error err = {0};
+    size_t count;
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &count, &err), err);
+    assert_int_equal(count, BANDS);
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &count, &err), err); /* of those that it knows now */
+    assert_int_equal(count, BANDS);
+    trn_encoder_destroy(encoder);
+    trn_text_free(&wavelengths);
+}
+
+static void test_dates_and_places(void **state)
+{
+    (void)state;
+    const trn_date wrong[] = {{2018, 6, 2, 153}, {2018, 0, 2, 153}};
+    const trn_setting places[] = {{"coords", "location"}, {"dim", "32"}, {"heads", "2"}};
+    trn_encoder *encoder = make_encoder("prithvi-v2-300m", places, TRN_COUNT(places));
+    float west[32], beyond[32];
+    trn_error err = {0};
+    assert_trn_ok(trn_encoder_choose_dates(encoder, 1, wrong, &err), err);
+    assert_trn_fails(trn_encoder_choose_dates(encoder, 2, wrong, &err), TRN_ERR_ARGUMENT, err,
+                     "date 2 has month 0");
+    assert_int_equal(trn_encoder_get_spec(encoder)->location_values, TRN_COUNT(west));
+    trn_encoder_encode_location(encoder, 10, -160, west);
+    trn_encoder_encode_location(encoder, 10, 200, beyond); /* the same meridian */
+    assert_memory_equal(west, beyond, sizeof west);
+    trn_encoder_encode_location(encoder, 10, -180, west);
+    trn_encoder_encode_location(encoder, 10, 180, beyond); /* both stay as they are */
+    assert_memory_not_equal(west, beyond, sizeof west);
+    trn_encoder_destroy(encoder);
 }
 
 static void test_tiny(void **state)
@@ -357,6 +400,8 @@ int main(void)
         cmocka_unit_test(test_parameter_counts),
         cmocka_unit_test(test_build_errors),
         cmocka_unit_test(test_nodata),
+        cmocka_unit_test(test_many_bands),
+        cmocka_unit_test(test_dates_and_places),
         cmocka_unit_test(test_tiny),
     };
     return cmocka_run_group_tests(tests, NULL, close_gpu);
