@@ -16,7 +16,7 @@ static trn_status check_given(const trn_job_scene *scene, trn_error *err)
     return good ? TRN_OK
                 : trn_fail(
                       err, TRN_ERR_ARGUMENT,
-                      "the location is latitude %g, longitude %g; wanted -90 to 90 and -180 to 180, latitude "
+                      "the location is latitude %g, longitude %g; wanted -90 to 90 and -360 to 360, latitude "
                       "first",
                       scene->latitude, scene->longitude);
 }

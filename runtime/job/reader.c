@@ -62,6 +62,11 @@ static bool mark_cells(const job_plan *plan, const uint8_t *valid, uint8_t *cell
     return any;
 }
 
+static bool has_data(const window_reader *reader)
+{
+    return memchr(reader->valid, 1, window_area(reader->plan)) != NULL;
+}
+
 static trn_status read_window(window_reader *reader, int64_t index, float *pixels, double *place,
                               trn_error *err)
 {
@@ -70,10 +75,10 @@ static trn_status read_window(window_reader *reader, int64_t index, float *pixel
         return job_image_read(plan, index, pixels, reader->valid, plan->located ? place : NULL, err);
     int64_t x, y;
     trn_tiling_window(&plan->tiling, index, &x, &y);
-    trn_status status = plan->located ? job_place_of_window(plan, x, y, place, err) : TRN_OK;
-    return status == TRN_OK
-               ? job_window_read(plan, x, y, plan->width, plan->height, pixels, reader->valid, err)
-               : status;
+    trn_status status = job_window_read(plan, x, y, plan->width, plan->height, pixels, reader->valid, err);
+    /* a window without data may lie off the earth: beside a full disk, in a corner of a sinusoidal tile */
+    bool placed = plan->located && has_data(reader);
+    return status == TRN_OK && placed ? job_place_of_window(plan, x, y, place, err) : status;
 }
 
 /* What the graph learns of the pixels without data. */
