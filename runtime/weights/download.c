@@ -305,7 +305,8 @@ static size_t on_body(char *data, size_t unit, size_t count, void *user)
         a->ignored += size;
         return a->ignored > MAX_IGNORED_BYTES ? 0 : size;
     }
-    uint64_t most = a->d->remote.size ? a->d->remote.size : max_file_bytes;
+    uint64_t most = a->d->remote.size ? a->d->remote.size : a->d->options->bytes;
+    if (!most) most = max_file_bytes;
     if (size > most - TRN_MIN(most, a->d->offset)) {
         a->status = trn_fail(a->err, TRN_ERR_FORMAT,
                              "'%.300s': the server sends more than the %" PRIu64 " bytes it may",

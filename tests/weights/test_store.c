@@ -211,6 +211,8 @@ static void unknown_length(void **state)
     p.options.force = true;
     p.options.bytes = SIZE + 1;
     assert_trn_fails(pull(&p), TRN_ERR_FORMAT, p.err, "wanted 300001");
+    p.options.bytes = SIZE - 1; /* a server that never ends must not fill the disk first */
+    assert_trn_fails(pull(&p), TRN_ERR_FORMAT, p.err, "more than the 299999 bytes");
     assert_stored(&p, first_data); /* the good one stays */
     close_place(&p);
 }
