@@ -78,7 +78,7 @@ static void models_json(trn_text *out)
 
 static void models_table(trn_text *out)
 {
-    static const char row[] = "%-22s %-9s %11s %12s  %-12s %-8s %s\n";
+    static const char row[] = "%-26s %-9s %11s %12s  %-12s %-8s %s\n";
     trn_text_printf(out, row, "name", "family", "parameters", "size", "licence", "store", "title");
     for (size_t i = 0; i < trn_model_count(); i++) {
         const trn_model_info *info = trn_model_at(i);

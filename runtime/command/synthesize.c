@@ -30,7 +30,7 @@ static trn_status report(const char *name, const char *path, bool json, trn_erro
         trn_text_add(&out, ", \"path\": ");
         trn_text_json(&out, path);
         trn_text_printf(&out, ", \"bytes\": %lld}\n", (long long)info.st_size);
-    } else {
+    } else if (!console_is_quiet()) {
         trn_text_printf(&out, "%s: %s of made-up weights of %s\n", path,
                         trn_format_bytes((uint64_t)info.st_size, bytes), name);
     }
