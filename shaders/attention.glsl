@@ -1,18 +1,32 @@
 // What the attention kernels share: where rows of q, k, v and out begin. `layout_` holds for each of them offset, outer,
-// window, head, row: the first element and the steps between neighbours, in elements.
+// window, head, row: the first element and the steps between neighbours, in elements; for gradients those of dq, dk, dv,
+// too. The kernels of gradients set MODE:
+//   STATS    a work group has queries, y the output: result [3, softmax groups, queries] gets the largest score, one over
+//            the sum of exp(score - largest), and the sum of dy * y
+//   QUERIES  a work group has queries, y those numbers: result gets dq
+//   KEYS     a work group has keys, y those numbers: result gets dk (with DK) and dv (with DV)
+#define STATS 1
+#define QUERIES 2
+#define KEYS 3
 
-#ifdef MASK
-#define MASK_BUFFER(B) B(5, Float, key_mask)
+#ifdef MODE
+#define BUFFERS(B) \
+    B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, dy) B(5, Float, y) B(6, Float, result) \
+    MASK_BUFFER(B, 7)
 #else
-#define MASK_BUFFER(B)
+#define BUFFERS(B) B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, y) MASK_BUFFER(B, 5)
 #endif
-#define BUFFERS(B) B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, y) MASK_BUFFER(B)
+#ifdef MASK
+#define MASK_BUFFER(B, index) B(index, Float, key_mask)
+#else
+#define MASK_BUFFER(B, index)
+#endif
 #define SCALARS uint windows, heads, queries, keys, blocks, groups; float scale;
 #include "terrane.glsl"
 
 const float LOW = -1.7e38; // lower than any score, and finite: differences of two stay numbers
 
-const uint OF_Q = 0, OF_K = 5, OF_V = 10, OF_OUT = 15;
+const uint OF_Q = 0, OF_K = 5, OF_V = 10, OF_OUT = 15, OF_DQ = 20, OF_DK = 25, OF_DV = 30;
 
 // A softmax group, and the block of queries of it that this work group does.
 struct Place {
@@ -47,5 +61,17 @@ bool shown(uint outer, uint key)
 bool shown(uint outer, uint key)
 {
     return true;
+}
+#endif
+
+#ifdef MODE
+// The first query of a group in the numbers of queries; those of one kind are `stats_step()` apart.
+uint stats_of(Place at)
+{
+    return ((at.outer * p.windows + at.window) * p.heads + at.head) * p.queries;
+}
+uint stats_step()
+{
+    return p.groups / p.blocks * p.queries; // groups is softmax groups * blocks
 }
 #endif

@@ -25,7 +25,8 @@ static trn_status step_back(gradient_pass *pass, const trn_node *node, trn_error
         if (!node->inputs[i] || !pass->wanted[trn_tensor_base(node->inputs[i])->id]) continue;
         char label[128];
         if (!node->op->gradient)
-            return trn_fail(err, TRN_ERR_UNSUPPORTED, "%s has no gradient rule", trn_node_label(node, label));
+            return trn_fail(err, TRN_ERR_UNSUPPORTED, "%s has no gradient rule: %s",
+                            trn_node_label(node, label), node->op->why_no_gradient);
         trn_tensor *dx = node->op->gradient(pass->graph, node, dy, i);
         trn_status status = trn_graph_status(pass->graph, err);
         if (status != TRN_OK) return status;

@@ -8,7 +8,7 @@
 
 #include "graph.h"
 
-enum { TRN_MAX_INPUTS = 6, TRN_ATTR_BYTES = 320, TRN_MAX_GROUP = 24 };
+enum { TRN_MAX_INPUTS = 7, TRN_ATTR_BYTES = 320, TRN_MAX_GROUP = 24 };
 
 typedef struct trn_op trn_op;
 typedef struct trn_node trn_node;
@@ -110,6 +110,7 @@ struct trn_op {
     /* gradient of the output, seeded with dy, with respect to input `which`; NULL after trn_graph_fail, or
      * NULL when it is zero. A missing rule (NULL here) is an error when a gradient must pass. */
     trn_tensor *(*gradient)(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which);
+    const char *why_no_gradient; /* of an operator without a rule: "it is a gradient, .." */
     /* plain C, double accumulation: inputs[i] is float or int32_t data in C order (NULL if absent), out
      * likewise */
     void (*reference)(const trn_node *node, const void *const *inputs, void *out);

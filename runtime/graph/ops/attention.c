@@ -1,5 +1,5 @@
 /* attention: softmax(scale q k^T + mask) v per head, fused: the scores of a layer are never stored. */
-#include "ops.h"
+#include "attention.h"
 
 #include <float.h>
 #include <math.h>
@@ -8,19 +8,19 @@
 
 extern const trn_op trn_op_attention;
 
+enum { MAX_HEAD = 256, MAX_LAYOUTS = 8 };
 enum {
-    MAX_HEAD = 256,
-    LOOP_ROUNDS = 60000, /* rounds of one invocation that every driver grants, less those of the end */
+    Q = TRN_ATTENTION_Q,
+    K = TRN_ATTENTION_K,
+    V = TRN_ATTENTION_V,
+    LAYOUT = TRN_ATTENTION_LAYOUT,
+    MASK = TRN_ATTENTION_MASK,
+    INPUTS = TRN_ATTENTION_INPUTS
 };
-enum { Q, K, V, LAYOUT, MASK, INPUTS }; /* of the node */
-
-typedef struct attention_attr {
-    trn_attention_desc desc;
-} attention_attr;
 
 static const trn_attention_desc *desc_of(const trn_node *node)
 {
-    return &((const attention_attr *)(const void *)node->attr)->desc;
+    return &((const trn_attention_attr *)(const void *)node->attr)->desc;
 }
 
 /* ---- building ---- */
@@ -61,16 +61,16 @@ static const char *desc_fault(const trn_attention_desc *d, trn_tensor *const inp
     return NULL;
 }
 
-static trn_tensor *layout_constant(trn_graph *graph, const trn_attention_desc *d)
+trn_tensor *trn_attention_layouts(trn_graph *graph, const trn_heads_layout *const *layouts, int count)
 {
-    const trn_heads_layout *all[] = {&d->q, &d->k, &d->v, &d->out};
-    int32_t values[20];
-    for (int i = 0; i < 4; i++) {
-        const int64_t parts[] = {all[i]->offset, all[i]->outer, all[i]->window, all[i]->head, all[i]->row};
+    int32_t values[5 * MAX_LAYOUTS];
+    for (int i = 0; i < TRN_MIN(count, MAX_LAYOUTS); i++) {
+        const trn_heads_layout *at = layouts[i];
+        const int64_t parts[] = {at->offset, at->outer, at->window, at->head, at->row};
         for (int j = 0; j < 5; j++)
             values[5 * i + j] = (int32_t)parts[j];
     }
-    return trn_constant_int(graph, "attention layout", TRN_SHAPE(20), values);
+    return trn_constant_int(graph, "attention layout", TRN_SHAPE(5 * count), values);
 }
 
 trn_tensor *trn_attention(trn_graph *graph, trn_tensor *q, trn_tensor *k, trn_tensor *v, trn_tensor *key_mask,
@@ -80,11 +80,12 @@ trn_tensor *trn_attention(trn_graph *graph, trn_tensor *q, trn_tensor *k, trn_te
     trn_tensor *inputs[INPUTS] = {[Q] = q, [K] = k, [V] = v, [MASK] = key_mask};
     const char *fault = desc_fault(desc, inputs);
     if (fault) return trn_graph_fail(graph, "attention: %s", fault);
-    inputs[LAYOUT] = layout_constant(graph, desc);
+    inputs[LAYOUT] = trn_attention_layouts(
+        graph, (const trn_heads_layout *const[]){&desc->q, &desc->k, &desc->v, &desc->out}, 4);
     if (!inputs[LAYOUT]) return NULL;
     trn_node *node = trn_node_add(graph, &trn_op_attention, inputs, INPUTS, TRN_F32, desc->out_shape);
     if (!node) return NULL;
-    trn_attention_desc *own = &((attention_attr *)(void *)node->attr)->desc;
+    trn_attention_desc *own = &((trn_attention_attr *)(void *)node->attr)->desc;
     *own = *desc;
     if (own->scale == 0) own->scale = (float)(1 / sqrt(desc->head_size));
     return node->out;
@@ -157,7 +158,12 @@ trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads
 
 /* ---- reference ---- */
 
-static int64_t place(const trn_heads_layout *at, int outer, int window, int head)
+int64_t trn_attention_groups(const trn_attention_desc *d)
+{
+    return (int64_t)d->outer * d->windows * d->heads;
+}
+
+int64_t trn_attention_place(const trn_heads_layout *at, int outer, int window, int head)
 {
     return at->offset + outer * at->outer + window * at->window + head * at->head;
 }
@@ -191,14 +197,14 @@ static void reference(const trn_node *node, const void *const *inputs, void *out
     const trn_attention_desc *d = desc_of(node);
     const float *q = inputs[Q], *k = inputs[K], *v = inputs[V], *mask = inputs[MASK];
     double *scores = malloc((size_t)d->keys * sizeof *scores);
-    int64_t groups = (int64_t)d->outer * d->windows * d->heads;
+    int64_t groups = trn_attention_groups(d);
     for (int64_t g = 0; scores && g < groups; g++) {
         int head = (int)(g % d->heads), window = (int)(g / d->heads % d->windows);
         int outer = (int)(g / d->heads / d->windows);
-        const float *q_at = q + place(&d->q, outer, window, head),
-                    *k_at = k + place(&d->k, outer, window, head);
-        const float *v_at = v + place(&d->v, outer, window, head);
-        float *out_at = (float *)out + place(&d->out, outer, window, head);
+        const float *q_at = q + trn_attention_place(&d->q, outer, window, head),
+                    *k_at = k + trn_attention_place(&d->k, outer, window, head);
+        const float *v_at = v + trn_attention_place(&d->v, outer, window, head);
+        float *out_at = (float *)out + trn_attention_place(&d->out, outer, window, head);
         for (int i = 0; i < d->queries; i++)
             reference_query(d, q_at + i * d->q.row, k_at, v_at, mask ? mask + (int64_t)outer * d->keys : NULL,
                             scores, out_at + i * d->out.row);
@@ -225,7 +231,7 @@ static void describe(const trn_node *node, trn_text *out)
 
 /* ---- kernels ---- */
 
-static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
+bool trn_attention_tiles_apply(const trn_gpu *gpu, char why_not[128])
 {
     const trn_device_info *info = trn_gpu_info(gpu);
     if (info->max_invocations < 128) return trn_variant_say(why_not, "needs work groups of 128");
@@ -236,12 +242,23 @@ static bool tiles_applies(const trn_gpu *gpu, char why_not[128])
 static const trn_variant variants[] = {
     {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
      trn_wide_lanes_apply},
-    {"tiles", "keys and values through shared memory", tiles_applies},
+    {"tiles", "keys and values through shared memory", trn_attention_tiles_apply},
 };
 
-static void macro(trn_lower *lower, trn_step *step, const char *name, int value)
+void trn_step_macro(trn_lower *lower, trn_step *step, const char *name, int value)
 {
     step->macros[step->macro_count++] = (trn_macro){name, trn_lower_printf(lower, "%d", value)};
+}
+
+trn_status trn_attention_check_rounds(const trn_lower *lower, int64_t blocks, int rounds, int rows,
+                                      trn_error *err)
+{
+    bool limited = trn_lower_device(lower)->quirks & TRN_QUIRK_LOOP_LIMIT;
+    if (!limited || blocks * rounds <= TRN_ATTENTION_ROUNDS) return TRN_OK;
+    return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                    "attention over %d rows is too long for this driver, whose loops end after 65535 rounds: "
+                    "use smaller tiles or a newer driver",
+                    rows);
 }
 
 /* rounds: of one invocation, per block of keys_at_once keys */
@@ -249,23 +266,19 @@ static trn_status add_step(trn_lower *lower, const trn_node *node, trn_step *ste
                            int keys_at_once, int rounds, trn_error *err)
 {
     const trn_attention_desc *d = desc_of(node);
-    bool limited = trn_lower_device(lower)->quirks & TRN_QUIRK_LOOP_LIMIT;
-    if (limited && (int64_t)(d->keys + keys_at_once - 1) / keys_at_once * rounds > LOOP_ROUNDS)
-        return trn_fail(err, TRN_ERR_UNSUPPORTED,
-                        "attention over %d keys is too long for this driver, whose loops end after 65535 "
-                        "rounds: use smaller "
-                        "tiles or a newer driver",
-                        d->keys);
+    trn_status status =
+        trn_attention_check_rounds(lower, (d->keys + keys_at_once - 1) / keys_at_once, rounds, d->keys, err);
+    if (status != TRN_OK) return status;
     int blocks = (d->queries + queries_at_once - 1) / queries_at_once;
     for (int i = Q; i <= LAYOUT; i++)
         trn_step_read(step, node->inputs[i]);
     trn_step_write(step, trn_lower_output(lower, node));
     if (node->inputs[MASK]) {
         trn_step_read(step, node->inputs[MASK]);
-        macro(lower, step, "MASK", 1);
+        trn_step_macro(lower, step, "MASK", 1);
     }
-    macro(lower, step, "HEAD", d->head_size);
-    const int64_t groups = (int64_t)d->outer * d->windows * d->heads * blocks;
+    trn_step_macro(lower, step, "HEAD", d->head_size);
+    const int64_t groups = trn_attention_groups(d) * blocks;
     const int64_t scalars[] = {d->windows, d->heads, d->queries, d->keys, blocks, groups};
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(step, scalars[i]);
@@ -282,8 +295,8 @@ static trn_status lower_lanes(trn_lower *lower, const trn_node *node, trn_error 
     int lanes = (int)info->subgroup_size, queries = TRN_MAX(8, lanes);
     trn_step step = {.shader = "attention_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
     if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
-    macro(lower, &step, "SG", lanes);
-    macro(lower, &step, "TM", queries);
+    trn_step_macro(lower, &step, "SG", lanes);
+    trn_step_macro(lower, &step, "TM", queries);
     return add_step(lower, node, &step, queries, lanes, 1 + lanes + (d->head_size + 7) / 8, err);
 }
 
@@ -299,9 +312,9 @@ static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error 
     while (bq > 4 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
         bq /= 2;
     trn_step step = {.shader = "attention_tiles.comp", .variant = "tiles", .reason = "shared memory"};
-    macro(lower, &step, "LOCAL", LOCAL);
-    macro(lower, &step, "BQ", bq);
-    macro(lower, &step, "BK", bk);
+    trn_step_macro(lower, &step, "LOCAL", LOCAL);
+    trn_step_macro(lower, &step, "BQ", bq);
+    trn_step_macro(lower, &step, "BK", bk);
     int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
     return add_step(lower, node, &step, bq, bk, 2 * (1 + 2 * loads + d->head_size + bk), err);
 }
@@ -310,7 +323,7 @@ static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_er
 {
     char why_not[128];
     if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) return lower_lanes(lower, node, err);
-    if (tiles_applies(trn_lower_gpu(lower), why_not)) return lower_tiles(lower, node, err);
+    if (trn_attention_tiles_apply(trn_lower_gpu(lower), why_not)) return lower_tiles(lower, node, err);
     return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
                     trn_lower_device(lower)->name, why_not);
 }
@@ -322,6 +335,7 @@ static trn_tensor *qkv_input(trn_graph *graph, int64_t b, int64_t n, int64_t c)
     return trn_input(graph, "qkv*3", TRN_F32, TRN_SHAPE(b, n, 3 * c));
 }
 
+/* Heads of few sizes: each is a kernel of its own, and compiling them takes the most time. */
 static void case_self(trn_graph *graph, int b, int n, int heads, int head_size)
 {
     trn_tensor *qkv = qkv_input(graph, b, n, heads * head_size);
@@ -360,7 +374,7 @@ static void case_head_256(trn_graph *graph)
 
 static void case_long(trn_graph *graph)
 {
-    case_self(graph, 1, 300, 1, 32);
+    case_self(graph, 1, 300, 1, 64);
 }
 
 /* Mask with about half of the keys hidden, and one sample with all. */
@@ -371,44 +385,44 @@ static void case_mask(trn_graph *graph)
     for (int i = 0; i < BATCH * TOKENS; i++)
         mask[i] = i < TOKENS ? (float)(i % 2) : i < 2 * TOKENS ? 0.0F : (float)(i % 5 > 1);
     trn_tensor *hidden = trn_constant(graph, "mask", TRN_SHAPE(BATCH, TOKENS), mask);
-    trn_tensor *qkv = qkv_input(graph, BATCH, TOKENS, 2 * 16);
+    trn_tensor *qkv = qkv_input(graph, BATCH, TOKENS, 2 * 13);
     trn_output_add(graph, "y", trn_self_attention(graph, qkv, 2, hidden));
 }
 
 static void case_large_scores(trn_graph *graph)
 {
-    trn_tensor *qkv = trn_input(graph, "qkv*40", TRN_F32, TRN_SHAPE(1, 26, 3 * 24));
+    trn_tensor *qkv = trn_input(graph, "qkv*40", TRN_F32, TRN_SHAPE(1, 26, 3 * 13));
     trn_output_add(graph, "y", trn_self_attention(graph, qkv, 1, NULL));
 }
 
 static void case_units(trn_graph *graph)
 {
-    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 5 * 16, 2 * 12), 2, 5, 1));
+    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 5 * 16, 2 * 13), 2, 5, 1));
 }
 
 static void case_pooled_units(trn_graph *graph)
 {
-    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 3 * 24, 2 * 12), 2, 3, 4));
+    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 3 * 24, 2 * 13), 2, 3, 4));
 }
 
 /* Queries of another tensor, scale given: cross attention. */
 static void case_cross(trn_graph *graph)
 {
-    trn_tensor *q = trn_input(graph, "q*3", TRN_F32, TRN_SHAPE(2, 5, 28));
-    trn_tensor *k = trn_input(graph, "k*3", TRN_F32, TRN_SHAPE(2, 17, 28));
-    trn_tensor *v = trn_input(graph, "v", TRN_F32, TRN_SHAPE(2, 17, 28));
+    trn_tensor *q = trn_input(graph, "q*3", TRN_F32, TRN_SHAPE(2, 5, 26));
+    trn_tensor *k = trn_input(graph, "k*3", TRN_F32, TRN_SHAPE(2, 17, 26));
+    trn_tensor *v = trn_input(graph, "v", TRN_F32, TRN_SHAPE(2, 17, 26));
     trn_attention_desc desc = {.outer = 2,
                                .windows = 1,
                                .heads = 2,
                                .queries = 5,
                                .keys = 17,
-                               .head_size = 14,
+                               .head_size = 13,
                                .scale = 0.7F,
-                               .q = {.outer = 5 * 28, .head = 14, .row = 28},
-                               .k = {.outer = 17 * 28, .head = 14, .row = 28},
-                               .v = {.outer = 17 * 28, .head = 14, .row = 28},
-                               .out = {.outer = 5 * 28, .head = 14, .row = 28},
-                               .out_shape = TRN_SHAPE(2, 5, 28)};
+                               .q = {.outer = 5 * 26, .head = 13, .row = 26},
+                               .k = {.outer = 17 * 26, .head = 13, .row = 26},
+                               .v = {.outer = 17 * 26, .head = 13, .row = 26},
+                               .out = {.outer = 5 * 26, .head = 13, .row = 26},
+                               .out_shape = TRN_SHAPE(2, 5, 26)};
     trn_output_add(graph, "y", trn_attention(graph, q, k, v, NULL, &desc));
 }
 
@@ -429,6 +443,7 @@ static const trn_op_case cases[] = {
 
 const trn_op trn_op_attention = {
     .name = "attention",
+    .gradient = trn_attention_gradient,
     .reference = reference,
     .lower = lower_attention,
     .cost = cost,

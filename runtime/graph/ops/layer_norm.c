@@ -124,6 +124,7 @@ static const trn_op_case grad_cases[] = {
 
 const trn_op trn_op_layer_norm_grad = {
     .name = "layer_norm_grad",
+    .why_no_gradient = "it is a gradient, and second derivatives are not taken",
     .reference = grad_reference,
     .lower = grad_lower,
     .cost = cost,

@@ -120,6 +120,7 @@ static const trn_op_case grad_cases[] = {
 
 const trn_op trn_op_pool_max_grad = {
     .name = "pool_max_grad",
+    .why_no_gradient = "it is a gradient, and second derivatives are not taken",
     .reference = grad_reference,
     .lower = grad_lower,
     .describe = describe,

@@ -112,6 +112,7 @@ static const trn_op_case max_grad_cases[] = {
 
 const trn_op trn_op_reduce_max_grad = {
     .name = "reduce_max_grad",
+    .why_no_gradient = "it is a gradient, and second derivatives are not taken",
     .reference = max_grad_reference,
     .lower = max_grad_lower,
     .describe = describe,
