@@ -170,7 +170,7 @@ function terrane.embed(fields) end
 ---@class terrane.ReconstructFields
 ---@field title? string one line for --help (default: the recipe's name)
 ---@field scene terrane.Scene where the window is
----@field encoder terrane.Encoder a model of the family prithvi; pool, weight and remove_position have no meaning here
+---@field encoder terrane.Encoder a model with its decoder: prithvi-* or mae-hiera-* (not video); pool, weight and remove_position have no meaning here
 ---@field mask_ratio? number how much of the patches is hidden, below 1 (default: 0.75)
 ---@field seed? integer of the choice of hidden patches (default: 0)
 ---@field size? integer side of the window in pixels (default: what suits the encoder)

@@ -236,7 +236,8 @@ return {
               otherwise = "the recipe's name" },
             { name = "scene", type = "scene", required = true, help = "where the window is" },
             { name = "encoder", type = "encoder", required = true,
-              help = "a model of the family prithvi; pool, weight and remove_position have no meaning here" },
+              help = "a model with its decoder: prithvi-* or mae-hiera-* (not video); pool, weight and "
+                  .. "remove_position have no meaning here" },
             { name = "mask_ratio", type = "number", above = 0, max = 1, default = 0.75,
               help = "how much of the patches is hidden, below 1" },
             { name = "seed", type = "integer", min = 0, max = 2147483647, default = 0,

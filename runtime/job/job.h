@@ -137,12 +137,11 @@ void trn_embed_result_free(trn_embed_result *result);
 /* ---- reconstruction: what a masked autoencoder makes of a window that is partly hidden ---- */
 
 typedef struct trn_reconstruct_job {
-    const char *name;    /* for result.json */
-    trn_job_scene scene; /* one scene of one date or several */
-    trn_job_encoder
-        encoder;    /* of a family with a decoder (Prithvi); pool, weight and position do not matter */
-    int size;       /* side of the window in pixels; 0: the encoder's natural one */
-    bool has_place; /* column and row of the window's first pixel; else it is the scene's centre */
+    const char *name;        /* for result.json */
+    trn_job_scene scene;     /* one scene of one date or several */
+    trn_job_encoder encoder; /* with a decoder (trn_masked_create); pool, weight and position do not matter */
+    int size;                /* side of the window in pixels; 0: the encoder's natural one */
+    bool has_place;          /* column and row of the window's first pixel; else it is the scene's centre */
     int64_t x, y;
     double mask_ratio;      /* of the patches that are hidden; 0: 0.75 */
     uint64_t seed;          /* of the choice of patches */
@@ -154,7 +153,7 @@ typedef struct trn_reconstruct_job {
 } trn_reconstruct_job;
 
 typedef struct trn_reconstruct_result {
-    double loss; /* mean square error of the normalised values of the hidden patches */
+    double loss; /* of the hidden patches: trn_masked */
     int64_t x, y, patches, hidden;
     int size, dates;
     double seconds;

@@ -227,6 +227,7 @@ static trn_status compile(reconstruction *r, trn_gpu *gpu, bool plan_only, trn_e
     if (!r->graph) return trn_fail_memory(err, 0, "a graph");
     trn_tensor *image = trn_input(r->graph, "image", TRN_F32,
                                   TRN_SHAPE(1, (int64_t)r->dates, (int64_t)r->channels, r->side, r->side));
+    options.valid = trn_input(r->graph, "valid", TRN_F32, TRN_SHAPE(1, 1, r->side, r->side));
     if (r->plan.located && member->spec->location_values > 0)
         options.location = trn_input(r->graph, "place", TRN_F32, TRN_SHAPE(1, member->spec->location_values));
     trn_status status = trn_masked_build(member->encoder, r->graph, image, &options, &r->mask, &made, err);
@@ -250,10 +251,23 @@ static trn_status check_finite(const reconstruction *r, trn_error *err)
         r->plan.info->name);
 }
 
+/* Which pixels have data, as the graph wants it. */
+static trn_status set_valid(reconstruction *r, trn_error *err)
+{
+    float *valid = malloc(r->area * sizeof *valid);
+    if (!valid) return trn_fail_memory(err, r->area * sizeof *valid, "the window");
+    for (size_t i = 0; i < r->area; i++)
+        valid[i] = r->valid[i] ? 1.0F : 0.0F;
+    trn_status status = trn_exec_set(r->exec, "valid", valid, err);
+    free(valid);
+    return status;
+}
+
 static trn_status draw(reconstruction *r, trn_gpu *gpu, const trn_progress *progress, trn_error *err)
 {
     trn_status status = compile(r, gpu, false, err);
     if (status == TRN_OK) status = trn_exec_set(r->exec, "image", r->input, err);
+    if (status == TRN_OK) status = set_valid(r, err);
     if (status == TRN_OK && r->place) status = trn_exec_set(r->exec, "place", r->place, err);
     if (status == TRN_OK) status = trn_exec_run(r->exec, progress, err);
     if (status == TRN_OK) status = trn_exec_get(r->exec, "seen", r->input, err);

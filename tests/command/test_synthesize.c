@@ -57,6 +57,8 @@ static void refusals_leave_no_file(void **state)
     assert_fails(terrane(dir, "", "synthesize mae-vit-base"), TRN_ERR_ARGUMENT, "usage: terrane synthesize");
     assert_fails(terrane(dir, "", "synthesize mae-vit-bass w.pt"), TRN_ERR_ARGUMENT, "mae-vit-base");
     assert_fails(terrane(dir, "", "synthesize mae-vit-base w.onnx"), TRN_ERR_ARGUMENT, ".safetensors");
+    assert_fails(terrane(dir, "", "synthesize mae-vit-base w.pt --decoder"), TRN_ERR_ARGUMENT,
+                 "has no decoder");
     assert_fails(terrane(dir, "", "synthesize rcf w.pt"), TRN_ERR_ARGUMENT, "takes no weights");
     assert_fails(terrane(dir, "", "synthesize mae-vit-base w.pt -c dim=25"), TRN_ERR_ARGUMENT, "heads");
     assert_fails(terrane(dir, "", "synthesize mae-vit-base no/w.pt -q " SMALL), TRN_ERR_IO, "no/w.pt");
@@ -64,6 +66,31 @@ static void refusals_leave_no_file(void **state)
     assert_fails(terrane(dir, "trap '' XFSZ; ulimit -f 8;", "synthesize mae-vit-base w.pt -q " SMALL),
                  TRN_ERR_IO, "w.pt");
     assert_holds(dir, "");
+    free(dir);
+}
+
+/* With the decoder a recipe draws. */
+static void decoders_draw(void **state)
+{
+    (void)state;
+    char *dir = strdup(test_temp_dir());
+    put_scene(dir, "v.tif", &(test_raster){.width = 64, .height = 64, .bands = 3});
+    put_text(dir, "draw.lua",
+             "local terrane = require 'terrane'\n"
+             "return terrane.reconstruct { scene = terrane.scene { 'v.tif', sensor = 'rgb' }, size = 64,\n"
+             "encoder = terrane.encoder { 'mae-hiera-tiny', weights = 'w.pth', img_size = 32, dim = 8,\n"
+             "stages = '1,1,1,1', decoder_dim = 16, decoder_depth = 1, decoder_heads = 2 } }\n");
+    const char *small = "-c img_size=32 -c dim=8 -c stages=1,1,1,1 -c decoder_dim=16 -c decoder_depth=1 -c "
+                        "decoder_heads=2 -q ";
+    char command[512];
+    snprintf(command, sizeof command, "synthesize mae-hiera-tiny w.pth %s", small);
+    assert_works(terrane(dir, "", command));
+    assert_fails(terrane(dir, "", "run draw.lua --out out -q"), TRN_ERR_FORMAT,
+                 "'mask_token' [1,1,16] is missing");
+    snprintf(command, sizeof command, "synthesize mae-hiera-tiny w.pth --decoder %s", small);
+    assert_works(terrane(dir, "", command));
+    assert_works(terrane(dir, "", "run draw.lua --out out"));
+    assert_true(says("on 3 of 4 patches"));
     free(dir);
 }
 
@@ -79,6 +106,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_containers_embed_alike),
         cmocka_unit_test(machines_are_told),
+        cmocka_unit_test(decoders_draw),
         cmocka_unit_test(refusals_leave_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, forget);

@@ -2,6 +2,7 @@
 #include "test_support.h"
 #include "test_raster.h"
 #include "job.h"
+#include "models.h"
 #include "weights.h"
 
 #include <math.h>
@@ -300,6 +301,218 @@ static void test_one_date(void **state)
     tear_down(&c);
 }
 
+/* ---- Hiera: one image, whose patches are its mask units ---- */
+
+enum { HSIDE = 96, UNIT = 32, UNITS = (HSIDE / UNIT) * (HSIDE / UNIT), HZOOM = 256 / HSIDE, COLOURS = 3 };
+enum { HLEFT = 8, HTOP = 4, HAREA = HSIDE * HSIDE, HOLE = 10, MOST_COUNTS = 4000 };
+
+static const trn_setting hiera_settings[] = {{"img_size", "64"},     {"dim", "16"},
+                                             {"stages", "1,1,1,1"},  {"decoder_dim", "24"},
+                                             {"decoder_depth", "1"}, {"decoder_heads", "2"}};
+static const char hiera_name[] = "mae-hiera-tiny";
+
+static bool in_hole(int x, int y)
+{
+    return x >= HLEFT && x < HLEFT + HOLE && y >= HTOP && y < HTOP + HOLE;
+}
+
+/* The stored value of a band of the scene: 1 to 255 of bytes, with a hole; 1 to 4000 of reflectances. */
+static int stored_byte(int band, int x, int y)
+{
+    return 1 + (x * x + 7 * y + 61 * band + x * y / 9) % 255;
+}
+
+static int stored_count(int band, int x, int y)
+{
+    return 1 + (13 * x * x + 70 * y + 611 * band + x * y) % MOST_COUNTS;
+}
+
+static double byte_value(int band, int x, int y)
+{
+    return in_hole(x, y) ? (double)NAN : (stored_byte(band, x, y) + 0.5) / 255;
+}
+
+static double count_value(int band, int x, int y)
+{
+    return (stored_count(band, x, y) + 0.5) / 10000;
+}
+
+typedef struct hiera_case {
+    trn_reconstruct_job job;
+    char *dir, *weights, *scene;
+    const char *path;
+} hiera_case;
+
+static void set_up_hiera(hiera_case *c, bool reflectance)
+{
+    trn_error err = {0};
+    const test_raster bytes = {
+        .width = 112, .height = 104, .bands = 3, .type = TEST_RASTER_U8, .nodata = "0", .value = byte_value};
+    const test_raster counts = {
+        .width = 112, .height = 104, .bands = 12, .type = TEST_RASTER_U16, .value = count_value};
+    *c = (hiera_case){.dir = test_temp_dir()};
+    c->weights = test_path(c->dir, "pair.pth");
+    c->scene = test_path(c->dir, "scene.tif");
+    c->path = c->scene;
+    test_raster_write(c->scene, reflectance ? &counts : &bytes);
+    assert_trn_ok(trn_masked_write_synthetic(hiera_name, hiera_settings, TRN_COUNT(hiera_settings),
+                                             c->weights, NULL, &err),
+                  err);
+    c->job = (trn_reconstruct_job){
+        .scene = {.paths = &c->path, .path_count = 1, .sensor = reflectance ? "sentinel2-l2a" : "rgb"},
+        .encoder = {.model = hiera_name,
+                    .weights = c->weights,
+                    .settings = hiera_settings,
+                    .setting_count = TRN_COUNT(hiera_settings),
+                    .display = reflectance ? 0.3 : 0},
+        .size = HSIDE,
+        .mask_ratio = 0.6,
+        .seed = 3,
+        .picture = {.path = "made.png"},
+        .out_dir = c->dir,
+    };
+}
+
+static void tear_down_hiera(hiera_case *c)
+{
+    free(c->weights);
+    free(c->scene);
+}
+
+static const uint8_t *hiera_pixel(const picture *p, int panel, int y, int x)
+{
+    int shown = HSIDE * HZOOM + 4;
+    return p->rgba + ((size_t)(y * HZOOM) * (size_t)p->width + (size_t)(panel * shown + x * HZOOM)) * 4;
+}
+
+/* Which units the picture hides, as an order; how many are visible. */
+static int64_t order_of(const picture *p, int32_t *order)
+{
+    static const uint8_t grey[] = {GREY, GREY, GREY, 255};
+    int64_t visible = 0, hidden = UNITS;
+    for (int32_t u = 0; u < UNITS; u++) {
+        const uint8_t *corner =
+            hiera_pixel(p, 1, u / 3 * UNIT + UNIT - 1, u % 3 * UNIT + UNIT - 1); /* not in the hole */
+        if (memcmp(corner, grey, sizeof grey) == 0)
+            order[--hidden] = u;
+        else
+            order[visible++] = u;
+    }
+    assert_true(visible == hidden);
+    return visible;
+}
+
+/* The window as the encoder wants it: display bytes, the mean where there are no data. */
+static float *hiera_image(bool reflectance)
+{
+    static const double mean[COLOURS] = {123.675, 116.28, 103.53};
+    static const int counts_of[COLOURS] = {3, 2, 1}; /* B04, B03, B02 */
+    float *image = malloc(COLOURS * HAREA * sizeof *image);
+    assert_non_null(image);
+    for (int i = 0; i < COLOURS * HAREA; i++) {
+        int c = i / HAREA, x = i % HSIDE + HLEFT, y = i / HSIDE % HSIDE + HTOP;
+        double value = stored_byte(c, x, y);
+        if (reflectance) value = fmin(stored_count(counts_of[c], x, y) / 10000.0 / 0.3, 1) * 255;
+        if (!reflectance && in_hole(x, y)) value = mean[c];
+        image[i] = (float)value;
+    }
+    return image;
+}
+
+/* The same by the door of models. */
+static float loss_of(const char *file, const float *image, const trn_mask *mask)
+{
+    trn_error err = {0};
+    trn_encoder *encoder;
+    trn_weights *weights;
+    trn_masked made;
+    trn_exec *exec;
+    size_t channels;
+    float loss;
+    trn_compile_options how = {0};
+    assert_trn_ok(trn_masked_create(hiera_name, hiera_settings, TRN_COUNT(hiera_settings), &encoder, &err),
+                  err);
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
+    assert_trn_ok(trn_weights_open(file, &(trn_weights_options){.wrapper = "model_state"}, &weights, &err),
+                  err);
+    assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(1, COLOURS, HSIDE, HSIDE));
+    assert_trn_ok(trn_masked_build(encoder, graph, x, NULL, mask, &made, &err), err);
+    trn_output_add(graph, "loss", made.loss);
+    assert_trn_ok(trn_compile(graph, gpu, &how, &exec, &err), err);
+    assert_trn_ok(trn_exec_set(exec, "x", image, &err), err);
+    assert_trn_ok(trn_exec_run(exec, NULL, &err), err);
+    assert_trn_ok(trn_exec_get(exec, "loss", &loss, &err), err);
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+    return loss;
+}
+
+static void check_hiera(bool reflectance)
+{
+    hiera_case c;
+    trn_error err = {0};
+    trn_reconstruct_result result;
+    int32_t order[UNITS];
+    set_up_hiera(&c, reflectance);
+    assert_trn_ok(trn_reconstruct_check(&c.job, NULL, &err), err);
+    assert_trn_ok(trn_reconstruct_run(&c.job, gpu, NULL, &result, &err), err);
+    assert_true(result.patches == UNITS && result.hidden == 6 && result.dates == 1 && result.size == HSIDE);
+    assert_true(result.x == HLEFT && result.y == HTOP);
+    picture p = read_picture(result.files[0]);
+    assert_int_equal(p.width, 3 * HSIDE * HZOOM + 8);
+    assert_int_equal(p.height, HSIDE * HZOOM);
+    assert_int_equal(hiera_pixel(&p, 0, 0, 0)[3], reflectance ? 255 : 0);
+    const trn_mask mask = {order, order_of(&p, order)};
+    assert_int_equal(mask.visible, 3);
+    for (int i = 0; i < UNITS; i++) {
+        int differ = 0;
+        for (int k = 0; k < UNIT * UNIT; k++) {
+            int y = order[i] / 3 * UNIT + k / UNIT, x = order[i] % 3 * UNIT + k % UNIT;
+            differ += memcmp(hiera_pixel(&p, 0, y, x), hiera_pixel(&p, 2, y, x), 4) != 0;
+        }
+        assert_true(i < mask.visible ? differ == 0 : differ > UNIT);
+    }
+    float *image = hiera_image(reflectance);
+    double loss = (double)loss_of(c.weights, image, &mask);
+    assert_true(loss > 0.1 && fabs(loss - result.loss) < 1e-5 * loss);
+    free(image);
+    free(p.rgba);
+    trn_reconstruct_result_free(&result);
+    tear_down_hiera(&c);
+}
+
+/* Bytes, some pixels without data; and reflectances that are shown as bytes. */
+static void test_hiera(void **state)
+{
+    (void)state;
+    check_hiera(false);
+    check_hiera(true);
+}
+
+static void test_hiera_refused(void **state)
+{
+    (void)state;
+    hiera_case c;
+    trn_error err = {0};
+    set_up_hiera(&c, true);
+    c.job.encoder.display = 0;
+    assert_trn_fails(trn_reconstruct_check(&c.job, NULL, &err), TRN_ERR_ARGUMENT, err,
+                     "say which reflectance becomes 255");
+    c.job.encoder.display = 0.3;
+    c.job.size = UNIT;
+    assert_trn_fails(trn_reconstruct_check(&c.job, NULL, &err), TRN_ERR_ARGUMENT, err,
+                     "leaves none of 1 patches visible");
+    c.job.size = 0;
+    c.job.encoder.model = "mae-hiera-video-base";
+    assert_trn_fails(trn_reconstruct_check(&c.job, NULL, &err), TRN_ERR_ARGUMENT, err,
+                     "single images are drawn");
+    tear_down_hiera(&c);
+}
+
 static void expect_refused(const case_job *c, trn_status code, const char *text)
 {
     trn_error err = {0};
@@ -347,8 +560,10 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_picture),  cmocka_unit_test(test_result_json), cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_one_date), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_picture),       cmocka_unit_test(test_result_json),
+        cmocka_unit_test(test_seed),          cmocka_unit_test(test_one_date),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_hiera),
+        cmocka_unit_test(test_hiera_refused),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }

@@ -95,6 +95,9 @@ static const struct {
     {HEAD "return terrane.reconstruct { scene = terrane.scene 'a.tif',\nencoder = terrane.encoder { "
           "'prithvi-v2-300m',\ndecoder_dim = 40 } }",
      "recipes/x.lua:4: encoder: encoder 'prithvi-v2-300m': decoder_dim=40"},
+    {HEAD "return terrane.reconstruct { scene = terrane.scene 'a.tif',\nencoder = terrane.encoder "
+          "'mae-hiera-video-base' }",
+     "recipes/x.lua:3: encoder: encoder 'mae-hiera-video-base': single images are drawn"},
 };
 
 static void test_mistakes(void **state)
@@ -114,14 +117,22 @@ static void test_builtin(void **state)
 {
     (void)state;
     const char *const sets[] = {"scene=a.tif,b.tif", "mask_ratio=0.5"};
+    const char *const hiera[] = {"scene=a.tif", "encoder=mae-hiera-tiny", "weights=w.pth", "display=0.25"};
     trn_recipe *recipe = NULL;
     trn_error err = {0};
-    assert_trn_ok(trn_recipe_load("reconstruct_prithvi", sets, 2, NULL, &recipe, &err), err);
+    assert_trn_ok(trn_recipe_load("reconstruct", sets, 2, NULL, &recipe, &err), err);
     const trn_reconstruct_job *job = trn_recipe_reconstruct(recipe);
     assert_int_equal(job->scene.path_count, 2);
     assert_string_equal(job->scene.paths[1], "b.tif");
     assert_null(job->encoder.weights);
     assert_int_equal(job->size, 224);
+    assert_true(!(job->encoder.display > 0));
+    trn_recipe_destroy(recipe);
+    assert_trn_ok(trn_recipe_load("reconstruct", hiera, TRN_COUNT(hiera), NULL, &recipe, &err), err);
+    job = trn_recipe_reconstruct(recipe);
+    assert_string_equal(job->encoder.model, "mae-hiera-tiny");
+    assert_string_equal(job->encoder.weights, "w.pth");
+    assert_true(job->encoder.display > 0.24 && job->encoder.display < 0.26);
     trn_recipe_destroy(recipe);
 }
 
