@@ -78,7 +78,8 @@ static bool is_strange(const planned_encoder *member, size_t c, bool tell, trn_t
     if (!band || !(band->std > 0) || (band->mean == 0 && band->std == 1)) return false;
     double mean = (member->measured[c].mean - band->mean) / band->std,
            std = member->measured[c].std / band->std;
-    if (fabs(mean) <= far_off && std <= too_wide && std >= too_flat) return false;
+    bool flat = std < too_flat && !member->spec->ranges; /* dark forest is flat in a range up to white */
+    if (fabs(mean) <= far_off && std <= too_wide && !flat) return false;
     if (tell)
         trn_text_printf(out, "%s%s: mean %.3g, deviation %.3g, where the encoder has %.6g and %.6g",
                         out->length ? "; " : "", member->asked[c], member->measured[c].mean,

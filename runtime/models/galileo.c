@@ -106,6 +106,7 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     spec->tile = CELLS * patch;
     spec->channels = (int)dim;
     spec->square = true;
+    spec->ranges = true;
     spec->min_dates = 1;
     spec->max_dates = (int)TRN_MIN(MAX_DATES, trn_encoder_int(encoder, GALILEO_POSITIONS));
     return TRN_OK;

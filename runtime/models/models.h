@@ -63,6 +63,8 @@ typedef struct trn_encoder_spec {
     int channels;      /* of pooled features (0 until fitted or band-dependent) */
     bool has_cls;      /* pool=cls is possible */
     bool square;       /* windows must be square */
+    /* mean and std of the bands bring a range of values to 0..1; how values are spread, they do not say */
+    bool ranges;
     /* Dates of the series that one input holds; 1 and 1: single images. An encoder of series takes a single
      * image too when min_dates is 1. */
     int min_dates, max_dates;

@@ -134,6 +134,7 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     spec->side_multiple = spec->stride = cell;
     spec->tile = CELLS * cell;
     spec->channels = (int)dim;
+    spec->ranges = true;
     spec->min_dates = 1;
     spec->max_dates = (int)trn_encoder_int(encoder, PRESTO_POSITIONS);
     spec->location_values = 3;

@@ -591,6 +591,31 @@ static void strange_statistics(void **state)
     forget(&f);
 }
 
+static double even_ground(int band, int x, int y)
+{
+    return 0.012 * test_raster_texture(band, x, y) + 0.05;
+}
+
+/* Presto maps reflectance up to white to 0..1: that a forest is dark and even is nothing strange. */
+static void even_scene_of_a_range(void **state)
+{
+    (void)state;
+    static const trn_setting settings[] = {{"dim", "32"}, {"depth", "1"}, {"heads", "4"}, {"cell", "8"}};
+    static const char *const rgb[] = {"B02", "B03", "B04"};
+    fixture f = set_up("presto", settings, TRN_COUNT(settings));
+    add_file(
+        &f, "a_20180602.tif",
+        &(test_raster){.width = 32, .height = 32, .bands = 3, .type = TEST_RASTER_U16, .value = even_ground});
+    f.job.scene.sensor = "s2";
+    f.job.scene.band_names = rgb;
+    f.job.scene.band_name_count = TRN_COUNT(rgb);
+    f.job.tile = 32;
+    f.job.strict = true;
+    int64_t count;
+    free(run_and_read(&f, &count));
+    forget(&f);
+}
+
 /* A Sentinel-2 scene has two near infrareds, and neither may be taken for the other; where there is one, it
  * is both. */
 static void near_infrared(void **state)
@@ -780,8 +805,8 @@ int main(void)
         cmocka_unit_test(holes_of_any_date),     cmocka_unit_test(unlike_dates),
         cmocka_unit_test(rectangular_images),    cmocka_unit_test(display_bytes),
         cmocka_unit_test(strange_statistics),    cmocka_unit_test(near_infrared),
-        cmocka_unit_test(names_that_contradict), cmocka_unit_test(three_families),
-        cmocka_unit_test(explanation),
+        cmocka_unit_test(even_scene_of_a_range), cmocka_unit_test(names_that_contradict),
+        cmocka_unit_test(three_families),        cmocka_unit_test(explanation),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
