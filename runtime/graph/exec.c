@@ -286,6 +286,28 @@ static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *
                     trn_format_bytes(available, text[3]));
 }
 
+static trn_status write_state(trn_exec *exec, const trn_tensor *tensor, trn_error *err)
+{
+    const trn_place *place = &exec->plan.places[tensor->id];
+    void *data;
+    if (place->block < 0) return TRN_OK; /* nothing that is asked for depends on it */
+    trn_status status = trn_leaf_data(tensor, &data, err);
+    if (status != TRN_OK) return status;
+    status = trn_gpu_write(exec->gpu, exec->blocks[place->block], place->offset, data,
+                           (uint64_t)tensor->count * 4, err);
+    free(data);
+    return status;
+}
+
+static trn_status write_states(trn_exec *exec, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    for (size_t i = 0; status == TRN_OK && i < exec->graph->tensor_count; i++) {
+        if (exec->graph->tensors[i]->is_state) status = write_state(exec, exec->graph->tensors[i], err);
+    }
+    return status;
+}
+
 static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *err)
 {
     trn_status status = make_kernels(exec, err);
@@ -294,6 +316,7 @@ static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *er
     for (int b = 0; status == TRN_OK && b < exec->plan.block_count; b++)
         status = trn_gpu_buffer_create(exec->gpu, exec->plan.block_bytes[b], "the values of a graph",
                                        &exec->blocks[b], err);
+    if (status == TRN_OK) status = write_states(exec, err);
     if (status == TRN_OK) status = run_setup(exec, use, err);
     for (size_t i = 0; status == TRN_OK && i < tensor_total(exec); i++) {
         if (use->kept[i]) status = load_constant(exec, tensor_at(exec, i), err);

@@ -46,6 +46,7 @@ void trn_graph_destroy(trn_graph *graph)
     free(graph->tensors);
     free(graph->nodes);
     free(graph->outputs);
+    free(graph->learning);
     free(graph);
 }
 
@@ -163,7 +164,7 @@ trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_sh
     for (size_t i = 0; i < graph->tensor_count; i++) {
         const trn_tensor *other = graph->tensors[i];
         if (other->is_input && !strcmp(other->name, name))
-            return trn_graph_fail(graph, "two inputs are called '%s'", name);
+            return trn_graph_fail(graph, "two inputs or states are called '%s'", name);
     }
     trn_tensor *tensor = leaf(graph, name, type, shape);
     if (tensor) tensor->is_input = true;
@@ -183,9 +184,54 @@ static trn_tensor *find_param(const trn_graph *graph, const char *name, const tr
     return NULL;
 }
 
+trn_tensor *trn_state(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
+{
+    trn_tensor *tensor = trn_input(graph, name, TRN_F32, shape);
+    if (!tensor) return NULL;
+    tensor->is_state = true;
+    tensor->fill = fill;
+    tensor->fill_user = user;
+    return tensor;
+}
+
+void trn_graph_train(trn_graph *graph, bool (*learns)(void *user, const char *name), void *user)
+{
+    graph->learns = learns;
+    graph->learns_user = user;
+}
+
+trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **name)
+{
+    if (i >= graph->learning_count) return NULL;
+    if (name) *name = graph->learning[i]->name;
+    return graph->learning[i];
+}
+
+/* The state of a parameter that learns: made, or found when it was asked for before. */
+static trn_tensor *learning_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill,
+                                  void *user)
+{
+    char had[128], wanted[128];
+    for (size_t i = 0; i < graph->learning_count; i++) {
+        trn_tensor *other = graph->learning[i];
+        if (strcmp(other->name, name) != 0) continue;
+        if (trn_shape_equal(&other->shape, &shape)) return other;
+        return trn_graph_fail(graph, "param '%s' is %s, and is asked for again as %s", name,
+                              trn_shape_text(&other->shape, had), trn_shape_text(&shape, wanted));
+    }
+    if (!trn_grow(&graph->learning, &graph->learning_capacity, graph->learning_count + 1,
+                  sizeof(trn_tensor *)))
+        return fail_memory(graph);
+    trn_tensor *tensor = trn_state(graph, name, shape, fill, user);
+    if (tensor) graph->learning[graph->learning_count++] = tensor;
+    return tensor;
+}
+
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
 {
     if (!fill) return trn_graph_fail(graph, "param '%s' has nothing that fills it", name);
+    if (graph->learns && graph->learns(graph->learns_user, name))
+        return learning_param(graph, name, shape, fill, user);
     trn_tensor *known = find_param(graph, name, &shape, fill, user);
     if (known) return known;
     trn_tensor *tensor = leaf(graph, name, TRN_F32, shape);

@@ -64,6 +64,19 @@ trn_tensor *trn_constant(trn_graph *graph, const char *name, trn_shape shape,
                          const float *values); /* copied */
 trn_tensor *trn_constant_int(trn_graph *graph, const char *name, trn_shape shape,
                              const int32_t *values); /* copied */
+/* A value in device memory that lasts from run to run: what learns, and what an optimiser remembers. `fill`
+ * (NULL: zeros) writes it when the graph is compiled; trn_exec_set replaces it by its name; to read it, make
+ * it an output. It is an input in all else: nothing that depends on it is computed before a run, and
+ * trn_gradients takes it. */
+trn_tensor *trn_state(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user);
+/* Chooses the parameters that learn. From now on trn_param makes a state of each whose name `learns` accepts,
+ * and a constant of the others, so that whole encoders can be built to be trained, in all or in part; a state
+ * that is asked for again is the same tensor. NULL: none learns, as in the beginning. user must live until
+ * another choice is made, or the graph is destroyed. */
+void trn_graph_train(trn_graph *graph, bool (*learns)(void *user, const char *name), void *user);
+/* The i-th parameter that learns, in the order of building, for trn_gradients; NULL past the last. name may
+ * be NULL. */
+trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **name);
 void trn_output_add(trn_graph *graph, const char *name,
                     trn_tensor *tensor); /* keeps it readable after a run */
 
@@ -175,7 +188,8 @@ trn_tensor *trn_unary(trn_graph *graph, const char *row,
 
 /* Adds to the graph the gradients of sum(y * seed) with respect to wrt[i] (seed NULL: ones). An operator on
  * the way whose rule is missing is an error that names it. grads[i] is NULL when y does not depend on wrt[i].
- */
+ * wrt are any tensors: inputs, states, values in between. Of constants (parameters that do not learn) a
+ * gradient is as good, but what depends on constants alone stays computed at compile time. */
 trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_tensor *const *wrt, int count,
                          trn_tensor **grads, trn_error *err);
 

@@ -16,6 +16,10 @@ struct trn_graph {
     trn_tensor **tensors;
     trn_node **nodes; /* in building order, which is a topological order */
     trn_named_output *outputs;
+    bool (*learns)(void *user, const char *name); /* NULL: no parameter does */
+    void *learns_user;
+    trn_tensor **learning; /* the states made of parameters */
+    size_t learning_count, learning_capacity;
     size_t tensor_count, tensor_capacity, node_count, node_capacity, output_count, output_capacity;
 };
 
@@ -152,7 +156,7 @@ void trn_memory_plan_free(trn_memory_plan *plan);
 
 /* ---- reference.c ---- */
 
-/* Data of a leaf: constants and params filled, malloc'd. */
+/* Data of a leaf: constants, params and states as they begin, malloc'd. */
 trn_status trn_leaf_data(const trn_tensor *tensor, void **data, trn_error *err);
 double trn_worst_error(const float *actual, const float *expected,
                        int64_t count); /* max|d| / max|expected|, NAN counts as infinite */

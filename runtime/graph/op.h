@@ -23,10 +23,11 @@ struct trn_tensor {
     trn_tensor *view_of; /* reshape: shares the other's memory */
     bool constant;       /* known at compile time */
     const char *name;    /* inputs, params, outputs */
-    trn_fill fill;       /* params; NULL for constants */
+    trn_fill fill;       /* params and states; NULL for constants and zeros */
     void *fill_user;
     const void *values; /* constants */
     bool is_input, is_output;
+    bool is_state; /* an input that is filled when the graph is compiled */
     int consumers; /* nodes that read it (views counted through) */
 };
 

@@ -14,7 +14,11 @@ trn_status trn_leaf_data(const trn_tensor *tensor, void **data, trn_error *err)
         memcpy(*data, tensor->values, bytes);
         return TRN_OK;
     }
-    trn_status status = tensor->fill(tensor->fill_user, tensor->name, &tensor->shape, *data, err);
+    trn_status status = TRN_OK;
+    if (tensor->fill)
+        status = tensor->fill(tensor->fill_user, tensor->name, &tensor->shape, *data, err);
+    else
+        memset(*data, 0, bytes); /* a state that begins with zeros */
     if (status != TRN_OK) {
         free(*data);
         *data = NULL;
@@ -45,14 +49,14 @@ static trn_status fill_leaves(trn_graph *graph, void **values, const trn_named_d
     for (size_t i = 0; i < graph->tensor_count; i++) {
         const trn_tensor *tensor = graph->tensors[i];
         if (tensor->view_of || tensor->producer) continue;
-        if (!tensor->is_input) {
+        const void *given = NULL;
+        for (int k = 0; tensor->is_input && k < input_count; k++) {
+            if (!strcmp(inputs[k].name, tensor->name)) given = inputs[k].data;
+        }
+        if (!tensor->is_input || (tensor->is_state && !given)) {
             trn_status status = trn_leaf_data(tensor, &values[i], err);
             if (status != TRN_OK) return status;
             continue;
-        }
-        const void *given = NULL;
-        for (int k = 0; k < input_count; k++) {
-            if (!strcmp(inputs[k].name, tensor->name)) given = inputs[k].data;
         }
         if (!given) return trn_fail(err, TRN_ERR_ARGUMENT, "input '%s' was not given", tensor->name);
         values[i] = malloc((size_t)tensor->count * 4);
