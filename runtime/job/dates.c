@@ -141,9 +141,10 @@ static trn_status match_bands(const job_plan *plan, size_t date, trn_error *err)
             "same bands",
             date + 1, job_date_file(plan, date), info->band_count, job_date_file(plan, 0), first->band_count);
     for (size_t b = 0; b < first->band_count; b++) {
-        size_t at = 0;
-        while (at < info->band_count && strcasecmp(info->bands[at].name, first->bands[b].name) != 0)
-            at++;
+        size_t at = b; /* where it mostly is; searching for all would be quadratic */
+        if (strcasecmp(info->bands[b].name, first->bands[b].name) != 0)
+            for (at = 0; at < info->band_count; at++)
+                if (!strcasecmp(info->bands[at].name, first->bands[b].name)) break;
         if (at == info->band_count)
             return trn_fail(
                 err, TRN_ERR_ARGUMENT,
