@@ -200,7 +200,9 @@ trn_status trn_masked_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *
                             const trn_encode_options *options, const trn_mask *mask, trn_masked *out,
                             trn_error *err);
 
-/* trn_model_write_synthetic for the pair: the file holds the decoder's tensors, too. */
+/* trn_model_write_synthetic for the pair: the file holds the decoder's tensors, too. Numbers follow from the
+ * names in the file: where those begin with the side (Prithvi's "encoder."), they are not those of the
+ * encoder written alone. */
 trn_status trn_masked_write_synthetic(const char *name, const trn_setting *settings, size_t count,
                                       const char *path, const trn_progress *progress, trn_error *err);
 

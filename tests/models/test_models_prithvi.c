@@ -739,6 +739,22 @@ static void test_masked(void **state)
         compare_masked(test_golden_path("prithvi_tiny_mae/prithvi_tiny_mae.pt"));
 }
 
+/* A checkpoint made up for the pair holds both sides' names; it loads as a pair, and as the encoder alone. */
+static void test_masked_made_up(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    char *path = test_path(test_temp_dir(), "pair.pt");
+    assert_trn_ok(trn_masked_write_synthetic("prithvi-v2-100m-tl", mae_settings, TRN_COUNT(mae_settings),
+                                             path, NULL, &err),
+                  err);
+    compare_masked(path);
+    trn_weights *weights = open_weights(path);
+    trn_encoder_destroy(load(make_encoder("prithvi-v2-100m-tl", tiny_tl, TRN_COUNT(tiny_tl)), weights));
+    trn_weights_close(weights);
+    free(path);
+}
+
 /* Two images with masks of their own in one batch are as each alone. */
 static staged run_masked_batch(trn_encoder *encoder, const test_tensor *x, const int32_t *order)
 {
@@ -886,6 +902,7 @@ int main(void)
         cmocka_unit_test(test_coordinate_conventions),
         cmocka_unit_test(test_day_base),
         cmocka_unit_test(test_masked),
+        cmocka_unit_test(test_masked_made_up),
         cmocka_unit_test(test_other_names),
         cmocka_unit_test(test_masked_batch),
         cmocka_unit_test(test_masked_tubelet),
