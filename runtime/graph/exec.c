@@ -172,9 +172,23 @@ static trn_status record_program(trn_exec *exec, trn_error *err)
     trn_status status = trn_program_create(exec->gpu, "graph", &exec->program, err);
     for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++) {
         trn_dispatch dispatch;
-        if (exec->lower.steps[s].setup) continue;
+        if (exec->lower.steps[s].setup || exec->lower.steps[s].update) continue;
         status = make_dispatch(exec, &exec->lower.steps[s], &dispatch, err);
         if (status == TRN_OK) status = trn_program_add(exec->program, &dispatch, err);
+    }
+    return status;
+}
+
+/* A program of their own: a run that fails, or is found wrong, leaves states as they were. */
+static trn_status record_updates(trn_exec *exec, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    if (exec->graph->update_count) status = trn_program_create(exec->gpu, "updates", &exec->updates, err);
+    for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++) {
+        trn_dispatch dispatch;
+        if (!exec->lower.steps[s].update) continue;
+        status = make_dispatch(exec, &exec->lower.steps[s], &dispatch, err);
+        if (status == TRN_OK) status = trn_program_add(exec->updates, &dispatch, err);
     }
     return status;
 }
@@ -321,7 +335,8 @@ static trn_status realize(trn_exec *exec, const constant_use *use, trn_error *er
     for (size_t i = 0; status == TRN_OK && i < tensor_total(exec); i++) {
         if (use->kept[i]) status = load_constant(exec, tensor_at(exec, i), err);
     }
-    return status == TRN_OK ? record_program(exec, err) : status;
+    if (status == TRN_OK) status = record_program(exec, err);
+    return status == TRN_OK ? record_updates(exec, err) : status;
 }
 
 /* What device memory cannot bind or hold in one piece is said before anything is made. */
@@ -415,6 +430,7 @@ void trn_exec_destroy(trn_exec *exec)
 {
     if (!exec) return;
     trn_program_destroy(exec->program);
+    trn_program_destroy(exec->updates);
     for (size_t i = 0; exec->constants && i < tensor_total(exec); i++)
         trn_gpu_buffer_destroy(exec->gpu, exec->constants[i]);
     for (int b = 0; exec->blocks && b < exec->plan.block_count; b++)
@@ -484,7 +500,8 @@ trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error 
     /* the first run compiles in the driver, the second still records commands */
     exec->runs++;
     if (exec->runs == 2 || exec->runs == 4) trn_rate_learn(exec, (double)(trn_now_ns() - start) * 1e-9);
-    return exec->options.check ? trn_exec_check(exec, err) : TRN_OK;
+    if (exec->options.check) status = trn_exec_check(exec, err);
+    return status == TRN_OK && exec->updates ? trn_program_run(exec->updates, NULL, err) : status;
 }
 
 trn_exec_summary trn_exec_summarize(const trn_exec *exec)

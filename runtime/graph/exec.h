@@ -13,6 +13,7 @@ struct trn_exec {
     trn_gpu_buffer **blocks;    /* by block of the plan */
     trn_gpu_buffer **constants; /* by tensor id */
     trn_program *program;
+    trn_program *updates; /* NULL when no state has any */
     trn_exec_summary summary;
     double nominal; /* seconds of a run at nominal rates: see rate.c */
     uint64_t runs;

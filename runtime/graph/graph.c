@@ -47,6 +47,7 @@ void trn_graph_destroy(trn_graph *graph)
     free(graph->nodes);
     free(graph->outputs);
     free(graph->learning);
+    free(graph->updates);
     free(graph);
 }
 
@@ -374,7 +375,8 @@ trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err)
 {
     trn_status status = trn_graph_status(graph, err);
     if (status != TRN_OK) return status;
-    if (!graph->output_count) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no output");
+    if (!graph->output_count && !graph->update_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no output");
     bool *marks = calloc(graph->node_count + 1, sizeof *marks);
     if (!marks) return trn_fail_memory(err, graph->node_count, "a graph");
     for (size_t i = 0; i < graph->tensor_count; i++)
@@ -383,6 +385,8 @@ trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err)
         const trn_tensor *base = trn_tensor_base(graph->outputs[i].tensor);
         if (base->producer) marks[base->producer->id] = true;
     }
+    for (size_t i = 0; i < graph->update_count; i++)
+        marks[graph->updates[i].value->producer->id] = true;
     for (size_t n = graph->node_count; n-- > 0;) {
         const trn_node *node = graph->nodes[n];
         if (!marks[n]) continue;

@@ -69,6 +69,10 @@ trn_tensor *trn_constant_int(trn_graph *graph, const char *name, trn_shape shape
  * it an output. It is an input in all else: nothing that depends on it is computed before a run, and
  * trn_gradients takes it. */
 trn_tensor *trn_state(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user);
+/* When a run is over, the state takes this value of the run, of the same shape: a step of training. All that
+ * a run computes, new values of other states too, sees the old ones. Once for each state. trn_reference_run
+ * updates nothing. */
+void trn_update(trn_graph *graph, trn_tensor *state, trn_tensor *value);
 /* Chooses the parameters that learn. From now on trn_param makes a state of each whose name `learns` accepts,
  * and a constant of the others, so that whole encoders can be built to be trained, in all or in part; a state
  * that is asked for again is the same tensor. NULL: none learns, as in the beginning. user must live until

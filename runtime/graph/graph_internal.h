@@ -9,6 +9,10 @@ typedef struct trn_named_output {
     trn_tensor *tensor;
 } trn_named_output;
 
+typedef struct trn_state_update {
+    trn_tensor *state, *value; /* both own their memory */
+} trn_state_update;
+
 struct trn_graph {
     trn_arena *arena;
     trn_error error; /* the first one of building */
@@ -20,6 +24,8 @@ struct trn_graph {
     void *learns_user;
     trn_tensor **learning; /* the states made of parameters */
     size_t learning_count, learning_capacity;
+    trn_state_update *updates;
+    size_t update_count, update_capacity;
     size_t tensor_count, tensor_capacity, node_count, node_capacity, output_count, output_capacity;
 };
 
@@ -28,8 +34,8 @@ trn_tensor *trn_tensor_base(trn_tensor *tensor); /* through views to the tensor 
 /* "blocks.3.matmul" */
 const char *trn_node_label(const trn_node *node, char buffer[128]);
 
-/* needed[node->id]: whether an output depends on it. Counts the consumers of every base tensor on the way.
- * malloc'd. */
+/* needed[node->id]: whether an output or an update depends on it. Counts the consumers of every base tensor
+ * on the way. malloc'd. */
 trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err);
 
 /* ---- pointwise.c ---- */
@@ -111,6 +117,7 @@ typedef struct trn_lowered_step {
     const trn_group *group;
     const char *label;
     bool setup;
+    bool update; /* runs when a run is over: see update.c */
 } trn_lowered_step;
 
 typedef struct trn_packed {
@@ -135,6 +142,11 @@ struct trn_lower {
 };
 trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err);
 void trn_lower_free(trn_lower *lower);
+
+/* ---- update.c ---- */
+
+/* Steps that copy new values into their states, behind all others. */
+trn_status trn_lower_updates(trn_lower *lower, trn_error *err);
 
 /* ---- plan.c: memory by lifetime ---- */
 

@@ -163,6 +163,7 @@ trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err)
         status = trn_fuse(lower->graph, needed, fusion, &lower->groups, &lower->group_count, err);
     for (size_t i = 0; status == TRN_OK && i < lower->group_count; i++)
         status = lower_group(lower, &lower->groups[i], err);
+    if (status == TRN_OK) status = trn_lower_updates(lower, err);
     free(needed);
     return status;
 }
