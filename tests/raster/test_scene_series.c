@@ -166,12 +166,111 @@ static void locating_by_keys(void **state)
     near(longitude, 11, 1e-9);
 }
 
+/* A projection of the first of the keys' methods, whose numbers are double_params by their places. */
+static trn_georef spell(const uint16_t *keys, size_t key_count, const double *params, size_t param_count,
+                        double x, double y, double pixel)
+{
+    return (trn_georef){.has_transform = true,
+                        .has_crs = true,
+                        .transform = {x, pixel, 0, y, 0, -pixel},
+                        .keys = keys,
+                        .key_count = (uint16_t)key_count,
+                        .double_params = params,
+                        .double_count = (uint16_t)param_count};
+}
+
+/* Universal polar stereographic: the scale at the pole is 0.994. */
+static void locating_at_the_pole(void **state)
+{
+    (void)state;
+    static const double params[] = {0.994, 2000000, 2000000, 0, 90, 6378137, 298.257223563};
+    static const uint16_t keys[] = {
+        1,    1,     0, 8, 1024, 0,     1, 1, 3075, 0,     1, 15, 3076, 0,     1, 9001, 3095, 34736, 1, 3,
+        3081, 34736, 1, 4, 3082, 34736, 1, 1, 3083, 34736, 1, 2,  3092, 34736, 1, 0,    2056, 0,     1, 7030};
+    trn_error err = {0};
+    double latitude, longitude, wanted_latitude, wanted_longitude;
+    trn_georef spelled = spell(keys, TRN_COUNT(keys), params, TRN_COUNT(params), 2500000, 3100000, 100);
+    trn_georef code = spelled;
+    code.epsg = 5041;
+    assert_trn_ok(trn_georef_locate(&code, 50, 50, &wanted_latitude, &wanted_longitude, &err), err);
+    assert_trn_ok(trn_georef_locate(&spelled, 50, 50, &latitude, &longitude, &err), err);
+    near(latitude, wanted_latitude, 1e-6);
+    near(longitude, wanted_longitude, 1e-6);
+}
+
+/* Ellipsoids come as codes, too; those not known here are refused, not taken for another. */
+static void locating_on_ellipsoids(void **state)
+{
+    (void)state;
+    static const double params[] = {0.9996, 500000, 0, -93, 0};
+    static const struct {
+        int code;
+        double latitude; /* of 4567730 m north on the meridian arc of the ellipsoid */
+    } known[] = {{7030, 0}, {7019, 0}, {7008, 1}, {7022, 1}, {7004, 1}, {7001, 1}};
+    trn_error err = {0};
+    double first = 0;
+    for (size_t i = 0; i <= TRN_COUNT(known); i++) {
+        uint16_t keys[] = {1,    1,     0, 8, 1024, 0,     1, 1, 3075, 0,     1, 1,
+                           3080, 34736, 1, 3, 3081, 34736, 1, 4, 3082, 34736, 1, 1,
+                           3083, 34736, 1, 2, 3092, 34736, 1, 0, 2056, 0,     1, 7036};
+        if (i < TRN_COUNT(known)) keys[TRN_COUNT(keys) - 1] = (uint16_t)known[i].code;
+        trn_georef georef = spell(keys, TRN_COUNT(keys), params, TRN_COUNT(params), 500000, 4567890, 30);
+        double latitude, longitude;
+        trn_status status = trn_georef_locate(&georef, 0, 0, &latitude, &longitude, &err);
+        if (i == TRN_COUNT(known)) {
+            assert_trn_fails(status, TRN_ERR_UNSUPPORTED, err, "ellipsoid 7036");
+            break;
+        }
+        assert_trn_ok(status, err);
+        if (i == 0) first = latitude;
+        /* a hundred metres are about 0.001 degrees */
+        if ((fabs(latitude - first) > 1e-4) != (known[i].latitude != 0) || fabs(latitude - first) > 5e-3)
+            fail_msg("ellipsoid %d: %.9f beside %.9f", known[i].code, latitude, first);
+    }
+}
+
+/* Beside the earth there is no place, wherever PROJ's formulas lead; degrees and cylinders go round. */
+static void locating_off_the_earth(void **state)
+{
+    (void)state;
+    static const double params[] = {6371007.181, 0};
+    static const uint16_t keys[] = {1, 1,  0,    4,     1024, 0, 1,    1,     3075, 0,
+                                    1, 24, 2057, 34736, 1,    0, 3088, 34736, 1,    1};
+    const double radius = params[0], pi = 3.14159265358979, half = pi * radius / 2; /* at 60 degrees north */
+    trn_error err = {0};
+    double latitude, longitude;
+    trn_georef sinusoidal =
+        spell(keys, TRN_COUNT(keys), params, TRN_COUNT(params), half - 5000, pi / 3 * radius, 463.3127);
+    assert_trn_ok(trn_georef_locate(&sinusoidal, 0, 0, &latitude, &longitude, &err), err);
+    near(longitude, 180 - 5000 / half * 180, 1e-6);
+    near(latitude, 60, 0.2); /* geodetic, of a sphere's */
+    assert_trn_fails(trn_georef_locate(&sinusoidal, 15, 0, &latitude, &longitude, &err), TRN_ERR_FORMAT, err,
+                     "outside of its CRS");
+    assert_trn_fails(trn_georef_locate(&sinusoidal, 2000, 0, &latitude, &longitude, &err), TRN_ERR_FORMAT,
+                     err, "outside of its CRS");
+    trn_georef round = {
+        .has_transform = true, .has_crs = true, .transform = {200, 0.25, 0, 10, 0, -0.25}, .epsg = 4326};
+    assert_trn_ok(trn_georef_locate(&round, 0, 0, &latitude, &longitude, &err), err);
+    near(fmod(longitude + 720, 360), 200, 1e-9);
+    round.epsg = 3857; /* Fiji, in one piece */
+    memcpy(round.transform, (double[6]){20100000, 100, 0, -2000000, 0, -100}, sizeof round.transform);
+    assert_trn_ok(trn_georef_locate(&round, 0, 0, &latitude, &longitude, &err), err);
+    near(fmod(longitude + 720, 360), 180.5614, 1e-3);
+    round.epsg = 32660;
+    memcpy(round.transform, (double[6]){880000, 100, 0, 8000000, 0, -100}, sizeof round.transform);
+    assert_trn_ok(trn_georef_locate(&round, 0, 0, &latitude, &longitude, &err), err);
+    assert_true(fmod(longitude + 720, 360) > 180);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(splitting),
         cmocka_unit_test(locating),
         cmocka_unit_test(locating_by_keys),
+        cmocka_unit_test(locating_at_the_pole),
+        cmocka_unit_test(locating_on_ellipsoids),
+        cmocka_unit_test(locating_off_the_earth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
