@@ -309,7 +309,7 @@ static trn_status take_lock(pull *p, trn_error *err)
     char *path = trn_path_join(p->folder, ".lock");
     if (!path) return trn_fail_memory(err, 0, "a path");
     trn_status status = TRN_OK;
-    p->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    p->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (p->lock < 0)
         status = trn_fail_errno(err, "write", path);
     else if (flock(p->lock, LOCK_EX | LOCK_NB))
@@ -636,10 +636,12 @@ static trn_status sync_folder(const char *folder, trn_error *err)
     return status;
 }
 
-/* The manifest first: after a crash in between, the part is complete and the next pull takes it in. */
+/* The manifest first: after a crash in between, the part is complete and the next pull takes it in. Other
+ * data under the final name is gone before: the new digits must never stand beside it. */
 static trn_status publish(pull *p, trn_error *err)
 {
     bool same = p->known.file[0] && !strcmp(p->known.stored.sha256, p->result.sha256);
+    bool stays = same && !strcmp(p->known.file, p->file);
     if (same)
         memcpy(p->result.date, p->known.stored.date, sizeof p->result.date);
     else
@@ -650,7 +652,10 @@ static trn_status publish(pull *p, trn_error *err)
     if (trn_path_is_dir(p->final_path))
         return trn_fail(err, TRN_ERR_IO, "cannot write '%s': it is a folder", p->final_path);
     if (fsync(p->transfer.fd)) return trn_fail_errno(err, "write", p->part_path);
-    trn_status status = write_manifest(p->folder, p->options->name, p->file, &p->result, err);
+    if (!stays && unlink(p->final_path) && errno != ENOENT)
+        return trn_fail_errno(err, "remove", p->final_path);
+    trn_status status = stays ? TRN_OK : sync_folder(p->folder, err);
+    if (status == TRN_OK) status = write_manifest(p->folder, p->options->name, p->file, &p->result, err);
     if (status == TRN_OK && rename(p->part_path, p->final_path))
         status = trn_fail_errno(err, "write", p->final_path);
     if (status == TRN_OK) status = sync_folder(p->folder, err);

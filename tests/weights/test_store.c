@@ -644,6 +644,57 @@ static void hostile_names(void **state)
     close_place(&p);
 }
 
+/* ---- nothing is taken for what it is not ---- */
+
+/* A lock that leads elsewhere is not followed. */
+static void lock_that_leads_away(void **state)
+{
+    (void)state;
+    place p;
+    script s = {{{FIRST}}, 1};
+    open_place(&p, play, &s);
+    char *folder = test_path(p.dir, "vit"), *lock = test_path(folder, ".lock"),
+         *elsewhere = test_path(p.dir, "elsewhere");
+    assert_trn_ok(trn_make_dirs(folder, &p.err), p.err);
+    assert_int_equal(symlink(elsewhere, lock), 0);
+    assert_trn_fails(pull(&p), TRN_ERR_IO, p.err, ".lock");
+    assert_false(trn_path_exists(elsewhere));
+    assert_int_equal(http_server_count(p.server), 0);
+    free(folder);
+    free(lock);
+    free(elsewhere);
+    close_place(&p);
+}
+
+/* Takes the part away when it has been checked: the manifest is written, and the file does not come. */
+static void lose_part(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+    const place *p = user;
+    char *part = test_path(p->dir, "vit/encoder.pt.part");
+    if (!strcmp(stage, "checking") && done == total) unlink(part);
+    free(part);
+}
+
+/* Other data of the same size never stand beside the digits of a download that did not come. */
+static void stopped_between_manifest_and_file(void **state)
+{
+    (void)state;
+    place p;
+    script s = {{{FIRST}, {SECOND}}, 2};
+    open_place(&p, play, &s);
+    assert_trn_ok(pull(&p), p.err);
+    const trn_progress progress = {.report = lose_part, .user = &p};
+    p.options.progress = &progress;
+    p.options.sha256 = second_digits;
+    assert_trn_fails(pull(&p), TRN_ERR_IO, p.err, "encoder.pt");
+    assert_trn_ok(find(&p), p.err);
+    assert_null(p.got.path);
+    p.options.progress = NULL;
+    assert_trn_ok(pull(&p), p.err);
+    assert_stored(&p, second_data);
+    close_place(&p);
+}
+
 /* ---- trouble ---- */
 
 static void busy_then_fine(int connection, const char *request, size_t serial, void *user)
@@ -928,6 +979,8 @@ int main(void)
         cmocka_unit_test(redirects),
         cmocka_unit_test(addresses),
         cmocka_unit_test(hostile_names),
+        cmocka_unit_test(lock_that_leads_away),
+        cmocka_unit_test(stopped_between_manifest_and_file),
         cmocka_unit_test(busy_server),
         cmocka_unit_test(hanging_server),
         cmocka_unit_test(nobody_there),
