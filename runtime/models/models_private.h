@@ -88,6 +88,7 @@ typedef struct trn_family {
     const char *const *prefixes; /* what published files put before the names; NULL-terminated, or NULL */
     float nodata;                /* normalised value of pixels without data */
     const char *tiny;            /* settings of the self-test, over those of the first configuration */
+    const char *made_up;         /* settings that checkpoints made up have unless told otherwise, or NULL */
     /* Checks the settings as a whole and fills spec; name and family are there. */
     trn_status (*configure)(trn_encoder *encoder, trn_error *err);
     trn_status (*fit)(trn_encoder *encoder, const float *windows, size_t count, int channels, int side,

@@ -650,6 +650,7 @@ const trn_family trn_family_sam2 = {
     .prefixes = prefixes,
     .tiny = "img_size=64 dim=16 heads=1 stages=1,1,2,1 window_spec=8,4,6,3 global_blocks=3 pos_size=3x5 "
             "layer_scale=true out_indices=3",
+    .made_up = "names=official",
     .configure = configure,
     .build = build_sam2,
 };

@@ -91,10 +91,21 @@ static trn_status write_made_up(create_function *create, const char *name, const
     return status;
 }
 
+static trn_status create_as_published(const char *name, const trn_setting *settings, size_t count,
+                                      trn_encoder **out, trn_error *err)
+{
+    const trn_family *family;
+    *out = NULL;
+    const trn_model_config *config = trn_model_find(name, &family, err);
+    if (!config) return TRN_ERR_ARGUMENT;
+    return trn_encoder_create_of(family, config, family->made_up ? family->made_up : "", settings, count, out,
+                                 err);
+}
+
 trn_status trn_model_write_synthetic(const char *name, const trn_setting *settings, size_t count,
                                      const char *path, const trn_progress *progress, trn_error *err)
 {
-    return write_made_up(trn_encoder_create, name, settings, count, path, progress, err);
+    return write_made_up(create_as_published, name, settings, count, path, progress, err);
 }
 
 trn_status trn_masked_write_synthetic(const char *name, const trn_setting *settings, size_t count,

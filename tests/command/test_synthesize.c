@@ -33,6 +33,30 @@ static void both_containers_embed_alike(void **state)
     free(dir);
 }
 
+/* SAM 2 with the names of the authors' files, and with timm's: embed is told nothing of them. */
+static void both_names_embed(void **state)
+{
+    (void)state;
+    static const char *const given[] = {"", "-c names=official", "-c names=timm"};
+    static const char small[] = "-c img_size=64 -c dim=16 -c stages=1,1,1,1 -c global_blocks=none -q";
+    char *dir = strdup(test_temp_dir()), command[512];
+    put_scene(dir, "v.tif", &(test_raster){.width = 32, .height = 32, .bands = 3});
+    for (size_t i = 0; i < TRN_COUNT(given); i++) {
+        snprintf(command, sizeof command, "synthesize sam2-hiera-tiny w%zu.pt %s %s", i, given[i], small);
+        assert_works(terrane(dir, "", command));
+        snprintf(command, sizeof command,
+                 "embed v.tif --model sam2-hiera-tiny --weights w%zu.pt --band-names red,green,blue "
+                 "--normalize none --tile 32 --overlap 0 -o w%zu.npy %s",
+                 i, i, small);
+        assert_works(terrane(dir, "", command));
+    }
+    free(said);
+    said = NULL;
+    snprintf(command, sizeof command, "cd '%s' && cmp w0.npy w1.npy && ! cmp -s w1.npy w2.npy", dir);
+    assert_int_equal(test_run(command, &said), 0);
+    free(dir);
+}
+
 static void machines_are_told(void **state)
 {
     (void)state;
@@ -104,9 +128,8 @@ static int forget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_containers_embed_alike),
-        cmocka_unit_test(machines_are_told),
-        cmocka_unit_test(decoders_draw),
+        cmocka_unit_test(both_containers_embed_alike), cmocka_unit_test(both_names_embed),
+        cmocka_unit_test(machines_are_told),           cmocka_unit_test(decoders_draw),
         cmocka_unit_test(refusals_leave_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, forget);

@@ -106,6 +106,41 @@ static void wrapping_is_the_published_one(void **state)
     free(plain);
 }
 
+/* SAM 2's have the authors' names, or timm's when asked; an encoder that is told nothing takes both. */
+static void names_of_sam2(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names, *tensor;
+    } cases[] = {{NULL, "image_encoder.trunk.blocks.0.mlp.layers.0.weight"},
+                 {"official", "image_encoder.trunk.blocks.0.mlp.layers.0.weight"},
+                 {"timm", "blocks.0.mlp.fc1.weight"}};
+    enum { OWN = 5 };
+    trn_setting settings[OWN + 1] = {
+        {"dim", "16"}, {"stages", "1,1,1,1"}, {"global_blocks", "none"}, {"img_size", "64"}, {"heads", "1"}};
+    char *path = test_path(test_temp_dir(), "sam.pt");
+    trn_error err = {0};
+    for (size_t i = 0; i < TRN_COUNT(cases); i++) {
+        trn_weights *weights;
+        trn_encoder *encoder;
+        size_t channels;
+        settings[OWN] = (trn_setting){"names", cases[i].names};
+        assert_trn_ok(trn_model_write_synthetic("sam2.1-hiera-tiny", settings, OWN + (cases[i].names != NULL),
+                                                path, NULL, &err),
+                      err);
+        assert_trn_ok(trn_weights_open(path, &(trn_weights_options){.wrapper = "model"}, &weights, &err),
+                      err);
+        assert_non_null(trn_weights_find(weights, cases[i].tensor));
+        assert_trn_ok(trn_encoder_create("sam2.1-hiera-tiny", settings, OWN, &encoder, &err), err);
+        assert_trn_ok(trn_encoder_choose_all_bands(encoder, &channels, &err), err);
+        assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+        compare_to_rule(encoder, weights);
+        trn_encoder_destroy(encoder);
+        trn_weights_close(weights);
+    }
+    free(path);
+}
+
 static void expect_misfit(const char *name, const trn_setting *setting, trn_weights *weights,
                           const char *advice)
 {
@@ -161,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_loads_what_is_made_up),
         cmocka_unit_test(wrapping_is_the_published_one),
+        cmocka_unit_test(names_of_sam2),
         cmocka_unit_test(wrong_size_is_named),
         cmocka_unit_test(refusals),
     };
