@@ -8,10 +8,17 @@
 #include <strings.h>
 
 enum { MAX_DATES = 366 };
-/* Decoded blocks of all dates together, and of one at least: a row of blocks of a wide scene must fit, or its
- * windows decode the same blocks again and again. */
+/* Decoded blocks of all dates together, and of one at least: a row of blocks of a wide scene should fit, or
+ * its windows decode the same blocks again and again. Of many dates less is kept of each, as nothing counts
+ * this memory. */
 #define SERIES_CACHE ((size_t)512 << 20)
 #define LEAST_CACHE ((size_t)64 << 20)
+#define MOST_CACHE ((size_t)2 << 30)
+
+size_t job_dates_cache(size_t count)
+{
+    return TRN_MAX(SERIES_CACHE / count, TRN_MIN(LEAST_CACHE, MOST_CACHE / count));
+}
 
 const char *job_date_file(const job_plan *plan, size_t date)
 {
@@ -74,7 +81,7 @@ trn_status job_dates_plan(job_plan *plan, trn_error *err)
     plan->dates = trn_arena_array(plan->arena, count, sizeof *plan->dates);
     if (!plan->dates) return trn_fail_memory(err, count * sizeof *plan->dates, "dates");
     plan->date_count = count;
-    if (count > 1) plan->scene_options.cache_bytes = TRN_MAX(SERIES_CACHE / count, LEAST_CACHE);
+    if (count > 1) plan->scene_options.cache_bytes = job_dates_cache(count);
     for (size_t t = 0, at = 0; t < count; at += files[t++])
         plan->dates[t] = (job_date){.paths = plan->paths + at, .path_count = files[t]};
     return TRN_OK;

@@ -109,6 +109,8 @@ void job_dates_close(job_plan *plan);
 trn_status job_dates_acquired(job_plan *plan, trn_error *err);
 /* Tells the encoder which dates it will see. */
 trn_status job_dates_choose(job_plan *plan, planned_encoder *member, trn_error *err);
+/* Bytes of decoded blocks that each of `count` dates keeps: together at most 2 GiB. */
+size_t job_dates_cache(size_t count);
 /* The first file of a date, for messages. */
 const char *job_date_file(const job_plan *plan, size_t date);
 enum { JOB_DATE_TEXT = 48 };
@@ -212,8 +214,10 @@ trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, ui
 
 /* Finds out whether the places of windows are known; needs the encoders. */
 trn_status job_place_plan(job_plan *plan, trn_error *err);
-/* Latitude and longitude of the middle of the window at (x, y), or of an image, of a located plan. */
-trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, double place[2], trn_error *err);
+/* Latitude and longitude of the middle of what is valid [height, width] of the window at (x, y), which must
+ * be something, or of an image, of a located plan. */
+trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, const uint8_t *valid,
+                               double place[2], trn_error *err);
 trn_status job_place_of_image(const job_plan *plan, const trn_scene_info *info, const char *path,
                               double place[2], trn_error *err);
 /* The places of a batch as the encoder wants them: out [batch, location_values]; returns location_values. */

@@ -44,7 +44,27 @@ trn_status job_place_plan(job_plan *plan, trn_error *err)
     return status;
 }
 
-trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, double place[2], trn_error *err)
+/* The pixels of a window that are valid: [left, right) and [top, bottom). */
+typedef struct valid_box {
+    int left, right, top, bottom;
+} valid_box;
+
+static valid_box find_valid(const job_plan *plan, const uint8_t *valid)
+{
+    valid_box box = {plan->width, 0, plan->height, 0};
+    for (int y = 0; y < plan->height; y++)
+        for (int x = 0; x < plan->width; x++) {
+            if (!valid[(size_t)y * (size_t)plan->width + (size_t)x]) continue;
+            box.left = TRN_MIN(box.left, x);
+            box.right = TRN_MAX(box.right, x + 1);
+            box.top = TRN_MIN(box.top, y);
+            box.bottom = y + 1;
+        }
+    return box;
+}
+
+trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, const uint8_t *valid,
+                               double place[2], trn_error *err)
 {
     const trn_job_scene *scene = &plan->job->scene;
     if (scene->has_location) {
@@ -52,11 +72,10 @@ trn_status job_place_of_window(const job_plan *plan, int64_t x, int64_t y, doubl
         place[1] = scene->longitude;
         return TRN_OK;
     }
-    /* the middle of what is inside the scene: windows at the edge reach beyond it */
-    int64_t right = TRN_MIN(x + plan->width, plan->info->width),
-            bottom = TRN_MIN(y + plan->height, plan->info->height);
-    return trn_locator_find(plan->locator, (double)(x + right) / 2, (double)(y + bottom) / 2, &place[0],
-                            &place[1], err);
+    /* windows at the edge reach beyond the scene; those at the rim of a full disk, beyond the earth */
+    valid_box box = find_valid(plan, valid);
+    return trn_locator_find(plan->locator, (double)x + (box.left + box.right) / 2.0,
+                            (double)y + (box.top + box.bottom) / 2.0, &place[0], &place[1], err);
 }
 
 trn_status job_place_of_image(const job_plan *plan, const trn_scene_info *info, const char *path,

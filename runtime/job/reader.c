@@ -78,7 +78,7 @@ static trn_status read_window(window_reader *reader, int64_t index, float *pixel
     trn_status status = job_window_read(plan, x, y, plan->width, plan->height, pixels, reader->valid, err);
     /* a window without data may lie off the earth: beside a full disk, in a corner of a sinusoidal tile */
     bool placed = plan->located && has_data(reader);
-    return status == TRN_OK && placed ? job_place_of_window(plan, x, y, place, err) : status;
+    return status == TRN_OK && placed ? job_place_of_window(plan, x, y, reader->valid, place, err) : status;
 }
 
 /* What the graph learns of the pixels without data. */

@@ -203,7 +203,7 @@ static trn_status find_place(reconstruction *r, trn_error *err)
     double place[2];
     int values = r->member->spec->location_values;
     if (!r->plan.located || values < 1) return TRN_OK;
-    trn_status status = job_place_of_window(&r->plan, r->x, r->y, place, err);
+    trn_status status = job_place_of_window(&r->plan, r->x, r->y, r->valid, place, err);
     if (status != TRN_OK) return status;
     r->place = malloc((size_t)values * sizeof *r->place);
     if (!r->place) return trn_fail_memory(err, (size_t)values * sizeof *r->place, "a place");

@@ -319,6 +319,53 @@ static void dates_and_places(void **state)
     forget(&f);
 }
 
+/* A window at the rim of the earth, whose middle lies beside it, is where its valid pixels are. */
+static void place_at_the_rim(void **state)
+{
+    (void)state;
+    static const double params[] = {6371007.181, 0};
+    static const uint16_t keys[] = {1, 1,  0,    4,     1024, 0, 1,    1,     3075, 0,
+                                    1, 24, 2057, 34736, 1,    0, 3088, 34736, 1,    1};
+    const double radius = params[0], pixel = 463.3127, half = 3.14159265358979 * radius;
+    const trn_georef georef = {.has_transform = true,
+                               .has_crs = true,
+                               .transform = {half - 10 * pixel, pixel, 0, 0, 0, -pixel},
+                               .keys = keys,
+                               .key_count = (uint16_t)TRN_COUNT(keys),
+                               .double_params = params,
+                               .double_count = 2};
+    trn_error err = {0};
+    trn_embed_job job = {0};
+    job_plan plan = {.job = &job, .width = SIDE, .height = SIDE};
+    uint8_t valid[SIDE * SIDE] = {0};
+    double place[2], wanted[2];
+    for (int y = 4; y < 10; y++)
+        memset(valid + y * SIDE, 1, 8);
+    assert_trn_ok(trn_locator_create(&georef, &plan.locator, &err), err);
+    assert_trn_fails(trn_locator_find(plan.locator, SIDE / 2.0, SIDE / 2.0, &place[0], &place[1], &err),
+                     TRN_ERR_FORMAT, err, "outside of its CRS");
+    assert_trn_ok(trn_locator_find(plan.locator, 4, 7, &wanted[0], &wanted[1], &err), err);
+    assert_trn_ok(job_place_of_window(&plan, 0, 0, valid, place, &err), err);
+    assert_true(place[0] == wanted[0] && place[1] == wanted[1]);
+    assert_trn_ok(job_place_of_window(&plan, -100, 50, valid, place, &err), err);
+    assert_trn_ok(trn_locator_find(plan.locator, -96, 57, &wanted[0], &wanted[1], &err), err);
+    assert_true(place[0] == wanted[0] && place[1] == wanted[1]);
+    trn_locator_destroy(plan.locator);
+}
+
+/* What a series keeps decoded has a limit of its own, however many its dates. */
+static void cache_of_many_dates(void **state)
+{
+    (void)state;
+    const size_t mib = (size_t)1 << 20;
+    assert_int_equal(job_dates_cache(2), 256 * mib);
+    assert_int_equal(job_dates_cache(24), 64 * mib);
+    for (size_t count = 2; count <= 366; count++) {
+        assert_true(job_dates_cache(count) * count <= 2048 * mib);
+        assert_true(job_dates_cache(count) >= 5 * mib);
+    }
+}
+
 /* Images have places of their own; without the date an image is what the same window of a scene is. */
 static void places_of_images(void **state)
 {
@@ -801,6 +848,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_series),         cmocka_unit_test(dates_and_places),
+        cmocka_unit_test(place_at_the_rim),      cmocka_unit_test(cache_of_many_dates),
         cmocka_unit_test(places_of_images),      cmocka_unit_test(one_date),
         cmocka_unit_test(holes_of_any_date),     cmocka_unit_test(unlike_dates),
         cmocka_unit_test(rectangular_images),    cmocka_unit_test(display_bytes),
