@@ -472,13 +472,139 @@ static void test_sam2_neck(void **state)
     check(&c, pyramid_loss);
 }
 
+/* ---- families without gradients of the originals: the loss moves as the gradient says ---- */
+
+typedef struct moved {
+    trn_graph *graph;
+    int count;
+    trn_named_data at[MAX_GRADIENTS];
+    float *grads[MAX_GRADIENTS];
+    int64_t sizes[MAX_GRADIENTS];
+} moved;
+
+static double loss_beside(const moved *m, double step)
+{
+    trn_error err = {0};
+    float loss;
+    trn_named_data inputs[MAX_GRADIENTS], out = {"loss", &loss};
+    for (int i = 0; i < m->count; i++) {
+        float *values = malloc((size_t)m->sizes[i] * sizeof *values);
+        assert_non_null(values);
+        for (int64_t k = 0; k < m->sizes[i]; k++)
+            values[k] = (float)((double)((float *)m->at[i].data)[k] + step * (double)m->grads[i][k]);
+        inputs[i] = (trn_named_data){m->at[i].name, values};
+    }
+    assert_trn_ok(trn_reference_run(m->graph, inputs, m->count, &out, 1, &err), err);
+    for (int i = 0; i < m->count; i++)
+        free(inputs[i].data);
+    return (double)loss;
+}
+
+/* Of the image and of all that learns, where the loss depends on it; outputs of their values beside them. */
+static void find_gradients(moved *m, trn_tensor *loss, trn_tensor *image)
+{
+    trn_tensor *wrt[MAX_GRADIENTS] = {image}, *grads[MAX_GRADIENTS];
+    const char *names[MAX_GRADIENTS] = {"image"};
+    trn_error err = {0};
+    int count = 1;
+    for (trn_tensor *state; (state = trn_graph_learning(m->graph, (size_t)count - 1, &names[count]));) {
+        assert_true(count + 1 < MAX_GRADIENTS);
+        wrt[count++] = state;
+    }
+    assert_trn_ok(trn_gradients(m->graph, loss, NULL, wrt, count, grads, &err), err);
+    for (int i = 0; i < count; i++) {
+        char value[128];
+        if (!grads[i]) continue;
+        int64_t size = trn_shape_count(trn_tensor_shape(wrt[i]));
+        snprintf(value, sizeof value, "value of %s", names[i]);
+        trn_output_add(m->graph, value, wrt[i]);
+        trn_output_add(m->graph, names[i], grads[i]);
+        m->at[m->count] = (trn_named_data){names[i], malloc((size_t)size * sizeof(float))};
+        m->grads[m->count] = malloc((size_t)size * sizeof(float));
+        m->sizes[m->count] = size;
+        assert_true(m->at[m->count].data && m->grads[m->count]);
+        m->count++;
+    }
+}
+
+static double run_gradients(const moved *m)
+{
+    trn_error err = {0};
+    trn_exec *exec = NULL;
+    char value[128];
+    double squares = 0;
+    float *image = test_hash_values("image", m->sizes[0], 1, 0);
+    assert_trn_ok(trn_compile(m->graph, open_gpu(), &(trn_compile_options){.poison = true}, &exec, &err),
+                  err);
+    assert_trn_ok(trn_exec_set(exec, "image", image, &err), err); /* the others are filled */
+    assert_trn_ok(trn_exec_run(exec, NULL, &err), err);
+    for (int i = 0; i < m->count; i++) {
+        snprintf(value, sizeof value, "value of %s", m->at[i].name);
+        assert_trn_ok(trn_exec_get(exec, value, m->at[i].data, &err), err);
+        assert_trn_ok(trn_exec_get(exec, m->at[i].name, m->grads[i], &err), err);
+        for (int64_t k = 0; k < m->sizes[i]; k++)
+            squares += (double)m->grads[i][k] * (double)m->grads[i][k];
+    }
+    free(image);
+    trn_exec_destroy(exec);
+    return sqrt(squares);
+}
+
+/* Along its gradient, a loss rises by the gradient's length. */
+static void check_family(const char *family, trn_encoder *encoder)
+{
+    moved m = {.graph = trn_graph_create()};
+    trn_error err = {0};
+    trn_features features;
+    trn_graph_train(m.graph, all_learn, NULL);
+    trn_tensor *image = trn_encoder_natural_input(encoder, m.graph, 1);
+    trn_encode_options options = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
+    assert_trn_ok(trn_encoder_build(encoder, m.graph, image, &options, &features, &err), err);
+    const trn_shape *shape = trn_tensor_shape(features.pooled);
+    float *seed = test_hash_values("seed", trn_shape_count(shape), 1, 0);
+    trn_tensor *weighted = trn_mul(m.graph, features.pooled, trn_constant(m.graph, "seed", *shape, seed));
+    trn_tensor *loss = sum_of(m.graph, weighted);
+    free(seed);
+    find_gradients(&m, loss, image);
+    assert_int_equal(m.count > 1, trn_encoder_get_spec(encoder)->needs_weights);
+    trn_output_add(m.graph, "loss", loss);
+    double length = run_gradients(&m), h = 1e-3;
+    assert_true(length > 0);
+    double slope = (loss_beside(&m, h / length) - loss_beside(&m, -h / length)) / (2 * h);
+    printf("%-10s %3d tensors: the loss rises by %.6g, the gradient's length is %.6g\n", family, m.count,
+           slope, length);
+    assert_true(fabs(slope - length) < 5e-3 * length);
+    for (int i = 0; i < m.count; i++) {
+        free(m.at[i].data);
+        free(m.grads[i]);
+    }
+    trn_graph_destroy(m.graph);
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    const char *family;
+    trn_graph *graph;
+    trn_encoder *encoder;
+    trn_error err = {0};
+    size_t i = 0;
+    for (; trn_model_tiny(i, &family, &graph, &encoder, &err); i++) {
+        if (!graph) fail_msg("%s: %s", family, err.message);
+        check_family(family, encoder);
+        trn_graph_destroy(graph);
+        trn_encoder_destroy(encoder);
+    }
+    assert_int_equal(i, trn_family_count);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vit_mae),   cmocka_unit_test(test_vit_dinov2),
         cmocka_unit_test(test_hiera),     cmocka_unit_test(test_dofa),
         cmocka_unit_test(test_prithvi),   cmocka_unit_test(test_sam2_trunk),
-        cmocka_unit_test(test_sam2_neck),
+        cmocka_unit_test(test_sam2_neck), cmocka_unit_test(test_families),
     };
     return cmocka_run_group_tests_name("gradients", tests, NULL, close_gpu);
 }
