@@ -162,6 +162,19 @@ trn_status trn_output_commit(trn_output *output, trn_error *err); /* frees outpu
 void trn_output_abandon(trn_output *output);                      /* NULL is fine */
 trn_status trn_write_file(const char *path, const void *data, size_t size, trn_error *err); /* atomic */
 
+/* ---- progress and cancelling ---- */
+
+/* How long work tells the outside how far it is, and learns that it should stop. A zeroed struct is silent.
+ * report may be called from any thread, one call at a time. */
+typedef struct trn_progress {
+    void (*report)(void *user, const char *stage, uint64_t done, uint64_t total);
+    bool (*cancelled)(void *user);
+    void *user;
+} trn_progress;
+void trn_progress_report(const trn_progress *progress, const char *stage, uint64_t done, uint64_t total);
+bool trn_progress_cancelled(const trn_progress *progress); /* progress may be NULL */
+trn_status trn_fail_cancelled(trn_error *err, const char *what);
+
 /* ---- time, hashes, numbers ---- */
 
 uint64_t trn_now_ns(void); /* monotonic */
@@ -182,6 +195,9 @@ void trn_sha256_begin(trn_sha256_state *state);
 void trn_sha256_update(trn_sha256_state *state, const void *data, size_t size);
 void trn_sha256_end(const trn_sha256_state *state, uint8_t digest[32]);
 void trn_sha256_text(const uint8_t digest[32], char text[65]); /* 64 hex digits */
+/* SHA-256 of a whole file as text, and its size; read in pieces. Progress is told as "checking". */
+trn_status trn_sha256_file(const char *path, const trn_progress *progress, uint64_t *size, char text[65],
+                           trn_error *err);
 float trn_f16_to_f32(uint16_t h);
 uint16_t trn_f32_to_f16(float f); /* round to nearest even; overflow becomes infinity */
 float trn_bf16_to_f32(uint16_t h);
@@ -197,19 +213,6 @@ bool trn_date_parse(const char *text, trn_date *out);
 /* The first date that stands by itself in a file's name ("HLS.S30.T15RXN.2018153T165849", "LC08_..._20180602_
  * ...", "2018-06-02_B04.tif"); false when there is none. Years 1950 to 2099 count. */
 bool trn_date_find(const char *file_name, trn_date *out);
-
-/* ---- progress and cancelling ---- */
-
-/* How long work tells the outside how far it is, and learns that it should stop. A zeroed struct is silent.
- * report may be called from any thread, one call at a time. */
-typedef struct trn_progress {
-    void (*report)(void *user, const char *stage, uint64_t done, uint64_t total);
-    bool (*cancelled)(void *user);
-    void *user;
-} trn_progress;
-void trn_progress_report(const trn_progress *progress, const char *stage, uint64_t done, uint64_t total);
-bool trn_progress_cancelled(const trn_progress *progress); /* progress may be NULL */
-trn_status trn_fail_cancelled(trn_error *err, const char *what);
 
 #ifdef __cplusplus
 }

@@ -127,6 +127,41 @@ fail:
     return NULL;
 }
 
+trn_status trn_sha256_file(const char *path, const trn_progress *progress, uint64_t *size, char text[65],
+                           trn_error *err)
+{
+    enum { PIECE = 1 << 20 };
+    struct stat info = {0};
+    trn_sha256_state state;
+    trn_status status = TRN_OK;
+    uint8_t digest[32];
+    ssize_t got = 0;
+    char *buffer = malloc(PIECE);
+    int fd = buffer ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    *size = 0;
+    trn_sha256_begin(&state);
+    if (!buffer)
+        status = trn_fail_memory(err, PIECE, "reading a file");
+    else if (fd < 0 || fstat(fd, &info))
+        status = trn_fail_errno(err, "read", path);
+    while (status == TRN_OK && (got = read(fd, buffer, PIECE)) != 0) {
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) {
+            status = trn_fail_errno(err, "read", path);
+            break;
+        }
+        trn_sha256_update(&state, buffer, (size_t)got);
+        *size += (uint64_t)got;
+        trn_progress_report(progress, "checking", *size, TRN_MAX(*size, (uint64_t)info.st_size));
+        if (trn_progress_cancelled(progress)) status = trn_fail_cancelled(err, "checking a file");
+    }
+    if (fd >= 0) close(fd);
+    free(buffer);
+    trn_sha256_end(&state, digest);
+    trn_sha256_text(digest, text);
+    return status;
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);

@@ -34,15 +34,16 @@ static void add_transform(trn_text *out, const trn_georef *georef)
     trn_text_add(out, "]");
 }
 
-/* One entry per date: how many files it has, and when it was taken. */
+/* One entry per date: how many files it has, and when it was taken. Images have one when it is known. */
 static void add_dates(const job_plan *plan, trn_text *out)
 {
     char day[JOB_DATE_TEXT];
-    if (plan->images) return;
+    if (plan->images && !plan->dates[0].known) return;
     trn_text_add(out, "    \"dates\": [");
     for (size_t t = 0; t < plan->date_count; t++) {
         const job_date *date = &plan->dates[t];
-        trn_text_printf(out, "%s{\"files\": %zu, \"acquired\": ", t ? ", " : "", date->path_count);
+        trn_text_printf(out, "%s{\"files\": %zu, \"acquired\": ", t ? ", " : "",
+                        plan->images ? plan->path_count : date->path_count);
         trn_text_json(out, date->known ? job_date_text(date, day) : NULL);
         trn_text_add(out, ", \"by\": ");
         trn_text_json(out, date->known ? date->source : NULL);
@@ -92,23 +93,6 @@ static void add_scene(const job_plan *plan, trn_text *out)
     trn_text_add(out, "]\n  },\n");
 }
 
-/* In pieces: the weights on a CPU device may have left no room for the file beside them. */
-static bool hash_file(const char *path, char digits[65])
-{
-    uint8_t piece[16384], digest[32];
-    trn_sha256_state state;
-    FILE *file = fopen(path, "rb");
-    if (!file) return false;
-    trn_sha256_begin(&state);
-    for (size_t n; (n = fread(piece, 1, sizeof piece, file)) > 0;)
-        trn_sha256_update(&state, piece, n);
-    bool whole = !ferror(file);
-    fclose(file);
-    trn_sha256_end(&state, digest);
-    trn_sha256_text(digest, digits);
-    return whole;
-}
-
 static void add_weights(const char *path, trn_text *out)
 {
     struct stat info;
@@ -120,7 +104,8 @@ static void add_weights(const char *path, trn_text *out)
     trn_text_json(out, path);
     trn_text_printf(out, ", \"bytes\": %lld", (long long)info.st_size);
     char digits[65];
-    if (hash_file(path, digits))
+    uint64_t size;
+    if (trn_sha256_file(path, NULL, &size, digits, NULL) == TRN_OK)
         trn_text_printf(out, ", \"sha256\": \"%s\"", digits);
     trn_text_add(out, "}");
 }

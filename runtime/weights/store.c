@@ -24,7 +24,6 @@ enum {
     MIN_DIGITS = 8,
     ALL_DIGITS = 64,
     MAX_JSON = 1 << 16,
-    READ_BYTES = 1 << 20,
     TRIES = 8,
     BACKOFF_MS = 1000,
     MAX_BACKOFF_MS = 30000,
@@ -368,41 +367,6 @@ static void pull_end(pull *p)
 
 /* ---- digits ---- */
 
-/* SHA-256 of a whole file, as text. */
-static trn_status hash_file(const pull *p, const char *path, uint64_t *size, char text[65], trn_error *err)
-{
-    const trn_progress *progress = p->options->progress;
-    struct stat info;
-    trn_sha256_state state;
-    trn_status status = TRN_OK;
-    uint8_t digest[32];
-    ssize_t got = 0;
-    char *buffer = malloc(READ_BYTES);
-    int fd = buffer ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    *size = 0;
-    trn_sha256_begin(&state);
-    if (!buffer)
-        status = trn_fail_memory(err, READ_BYTES, "reading a file");
-    else if (fd < 0 || fstat(fd, &info))
-        status = trn_fail_errno(err, "read", path);
-    while (status == TRN_OK && (got = read(fd, buffer, READ_BYTES)) != 0) {
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) {
-            status = trn_fail_errno(err, "read", path);
-            break;
-        }
-        trn_sha256_update(&state, buffer, (size_t)got);
-        *size += (uint64_t)got;
-        trn_progress_report(progress, "checking", *size, TRN_MAX(*size, (uint64_t)info.st_size));
-        if (trn_progress_cancelled(progress)) status = trn_fail_cancelled(err, "checking the download");
-    }
-    if (fd >= 0) close(fd);
-    free(buffer);
-    trn_sha256_end(&state, digest);
-    trn_sha256_text(digest, text);
-    return status;
-}
-
 static bool has_digits(const char *sha256, const char *wanted)
 {
     return trn_starts_with(sha256, wanted);
@@ -418,7 +382,7 @@ static trn_status check_present(pull *p, bool *good, trn_error *err)
     if (!path) return trn_fail_memory(err, 0, "a path");
     trn_status status = TRN_OK;
     if (trn_path_exists(path) && !trn_path_is_dir(path)) {
-        status = hash_file(p, path, &size, sha256, err);
+        status = trn_sha256_file(path, p->options->progress, &size, sha256, err);
         *good = status == TRN_OK && size == p->known.stored.bytes &&
                 !strcmp(sha256, p->known.stored.sha256) && has_digits(sha256, p->wanted);
         if (status == TRN_OK && !*good)
@@ -605,7 +569,8 @@ static trn_status fail_digits(const pull *p, trn_error *err)
 
 static trn_status verify(pull *p, trn_error *err)
 {
-    trn_status status = hash_file(p, p->part_path, &p->result.bytes, p->result.sha256, err);
+    trn_status status =
+        trn_sha256_file(p->part_path, p->options->progress, &p->result.bytes, p->result.sha256, err);
     if (status != TRN_OK) return status;
     if (!p->result.bytes)
         status = trn_fail(err, TRN_ERR_FORMAT, "'%.300s' is empty", p->options->url);

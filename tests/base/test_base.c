@@ -92,6 +92,29 @@ static void hashes_match_known_vectors(void **state)
     assert_string_equal(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+static void files_are_hashed(void **state)
+{
+    (void)state;
+    enum { SIZE = (2 << 20) + 17 };
+    trn_error err = {0};
+    uint64_t size = 1;
+    uint8_t digest[32];
+    char text[65], wanted[65], *path = test_path(test_temp_dir(), "data"), *data = malloc(SIZE);
+    assert_non_null(data);
+    for (size_t i = 0; i < SIZE; i++)
+        data[i] = (char)(i * 31 >> 3);
+    assert_trn_ok(trn_write_file(path, data, SIZE, &err), err);
+    assert_trn_ok(trn_sha256_file(path, NULL, &size, text, &err), err);
+    trn_sha256(data, SIZE, digest);
+    trn_sha256_text(digest, wanted);
+    assert_string_equal(text, wanted);
+    assert_int_equal(size, SIZE);
+    assert_int_equal(remove(path), 0);
+    assert_trn_fails(trn_sha256_file(path, NULL, &size, text, &err), TRN_ERR_IO, err, path);
+    free(data);
+    free(path);
+}
+
 static void half_floats_round_trip(void **state)
 {
     (void)state;
@@ -171,6 +194,7 @@ int main(void)
         cmocka_unit_test(nearest_name),
         cmocka_unit_test(strict_numbers),
         cmocka_unit_test(hashes_match_known_vectors),
+        cmocka_unit_test(files_are_hashed),
         cmocka_unit_test(half_floats_round_trip),
         cmocka_unit_test(outputs_appear_when_complete),
         cmocka_unit_test(json_text_is_escaped),
