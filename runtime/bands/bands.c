@@ -92,6 +92,28 @@ const trn_sensor *trn_sensor_find(const char *name, trn_error *err)
     return NULL;
 }
 
+const char *trn_unit_name(trn_unit unit)
+{
+    switch (unit) {
+    case TRN_UNIT_REFLECTANCE:
+        return "reflectance";
+    case TRN_UNIT_DECIBEL:
+        return "decibel";
+    case TRN_UNIT_BYTE:
+        return "byte";
+    case TRN_UNIT_KELVIN:
+        return "kelvin";
+    case TRN_UNIT_ANY:
+        break;
+    }
+    return "any";
+}
+
+bool trn_band_is_number(const char *name)
+{
+    return *name && !name[strspn(name, "0123456789")];
+}
+
 const char *trn_band_common(const char *spelling)
 {
     for (size_t i = 0; i < TRN_COUNT(common_names); i++) {

@@ -30,6 +30,9 @@ typedef enum trn_unit {
     TRN_UNIT_KELVIN,
 } trn_unit;
 
+/* "reflectance", "decibel", "byte", "kelvin"; "any" of TRN_UNIT_ANY. */
+const char *trn_unit_name(trn_unit unit);
+
 typedef struct trn_sensor {
     const char *name, *title; /* "sentinel2-l2a", "Sentinel-2 MSI, surface reflectance" */
     trn_unit unit;
@@ -61,6 +64,8 @@ int trn_sensor_band(const trn_sensor *sensor, const char *name);
 /* The common name that a spelling of one means ("NIR_NARROW" -> "nir08", "Red" -> "red"); NULL for any other
  * text, sensors' own names included. */
 const char *trn_band_common(const char *spelling);
+/* Whether a name is none: a band that nobody named is called by its number. */
+bool trn_band_is_number(const char *name);
 /* The common name of the band that may stand in for one that a scene lacks, when the scene's sensor has only
  * one of the two: near infrared is "nir" (broad, Sentinel-2 B08) or "nir08" (narrow, B8A, and what STAC calls
  * Landsat's). NULL: none may. */

@@ -17,11 +17,6 @@ static void forget_bands(file_bands *bands)
     *bands = (file_bands){0};
 }
 
-static bool is_number(const char *text)
-{
-    return *text && !text[strspn(text, "0123456789")];
-}
-
 /* One spelling for every band of the sensor, or of the common names; other texts stay as they are. */
 static const char *one_spelling(const trn_sensor *sensor, const char *name)
 {
@@ -60,12 +55,12 @@ static bool find_words(const trn_scene_info *info, const char *path, char *stem,
         words[i] = info->bands[i].name;
     if (info->band_count > 1) {
         for (size_t i = 0; i < info->band_count; i++)
-            if (!is_number(words[i])) return true;
+            if (!trn_band_is_number(words[i])) return true;
         return false;
     }
     /* descriptions of single bands are often the same in all files of a scene ("reflectance") */
     if (info->sensor && trn_sensor_band(info->sensor, words[0]) >= 0) return true;
-    if (!is_number(words[0]) && is_band_word(words[0])) return true;
+    if (!trn_band_is_number(words[0]) && is_band_word(words[0])) return true;
     words[0] = word_of_file(path, stem);
     return words[0] != NULL;
 }

@@ -136,12 +136,24 @@ static void definitions_are_checked(void **state)
     trn_arena_destroy(arena);
 }
 
+static void names_of_units_and_numbers(void **state)
+{
+    (void)state;
+    assert_string_equal(trn_unit_name(TRN_UNIT_REFLECTANCE), "reflectance");
+    assert_string_equal(trn_unit_name(TRN_UNIT_ANY), "any");
+    assert_true(trn_band_is_number("12") && !trn_band_is_number("") && !trn_band_is_number("B4"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tables_are_consistent),   cmocka_unit_test(aliases_find_sensors),
-        cmocka_unit_test(spellings_find_bands),    cmocka_unit_test(counts_choose_bands),
-        cmocka_unit_test(definitions_are_checked), cmocka_unit_test(stand_ins),
+        cmocka_unit_test(names_of_units_and_numbers),
+        cmocka_unit_test(tables_are_consistent),
+        cmocka_unit_test(aliases_find_sensors),
+        cmocka_unit_test(spellings_find_bands),
+        cmocka_unit_test(counts_choose_bands),
+        cmocka_unit_test(definitions_are_checked),
+        cmocka_unit_test(stand_ins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
