@@ -21,23 +21,6 @@ typedef struct shown_model {
     int grid_count;
 } shown_model;
 
-static const char *unit_name(trn_unit unit)
-{
-    switch (unit) {
-    case TRN_UNIT_REFLECTANCE:
-        return "reflectance";
-    case TRN_UNIT_DECIBEL:
-        return "decibel";
-    case TRN_UNIT_BYTE:
-        return "byte";
-    case TRN_UNIT_KELVIN:
-        return "kelvin";
-    case TRN_UNIT_ANY:
-        break;
-    }
-    return "any";
-}
-
 /* Of the first sensor that has a band of this common name; 0: none has, or it has no wavelength. */
 static double wavelength_of(const char *common)
 {
@@ -165,7 +148,8 @@ static bool next_setting(const char **rules, const char **values, shown_setting 
 static void show_bands(const trn_encoder_spec *spec, trn_text *out)
 {
     if (!spec->band_count) {
-        trn_text_add(out, "bands       any, as they come\n");
+        trn_text_printf(out, "bands       any%s\n",
+                        spec->by_wavelength ? " with a wavelength" : ", as they come");
         return;
     }
     trn_text_printf(out, "bands       %-12s %9s  %-12s %12s %12s  %s\n", "name", "um", "unit", "mean",
@@ -177,7 +161,7 @@ static void show_bands(const trn_encoder_spec *spec, trn_text *out)
         if (um > 0) snprintf(wavelength, sizeof wavelength, "%.4g", um);
         if (band->group >= 0) snprintf(group, sizeof group, "%d", band->group);
         trn_text_printf(out, "            %-12s %9s  %-12s %12.6g %12.6g  %s\n", band->name, wavelength,
-                        unit_name(band->unit), band->mean, band->std, group);
+                        trn_unit_name(band->unit), band->mean, band->std, group);
     }
 }
 
@@ -185,12 +169,11 @@ static void show_input(const trn_encoder_spec *spec, trn_text *out)
 {
     trn_text_printf(out, "window      %d x %d pixels; sides in multiples of %d%s\n", spec->tile, spec->tile,
                     spec->side_multiple, spec->square ? ", square" : "");
-    if (spec->max_dates > 1)
-        trn_text_printf(out, "dates       %d to %d\n", spec->min_dates, spec->max_dates);
-    else
-        trn_text_add(out, "dates       1\n");
+    trn_text_printf(out, "dates       %d", spec->min_dates);
+    if (spec->max_dates > spec->min_dates) trn_text_printf(out, " to %d", spec->max_dates);
+    trn_text_add(out, "\n");
     if (spec->location_values) trn_text_add(out, "place       used when it is known\n");
-    trn_text_printf(out, "unit        %s", unit_name(spec->unit));
+    trn_text_printf(out, "unit        %s", trn_unit_name(spec->unit));
     if (spec->value_scale != 1) trn_text_printf(out, " * %g", spec->value_scale);
     trn_text_add(out, "\n");
     show_bands(spec, out);
@@ -310,15 +293,17 @@ static void json_input(const trn_encoder_spec *spec, trn_text *out)
     trn_text_printf(
         out,
         "\n \"input\": {\"window\": %d, \"side_multiple\": %d, \"square\": %s, \"min_dates\": %d, "
-        "\"max_dates\": %d, \"location\": %s, \"unit\": \"%s\", \"value_scale\": %.17g, \"bands\": [",
+        "\"max_dates\": %d, \"location\": %s, \"by_wavelength\": %s, \"unit\": \"%s\", \"value_scale\": "
+        "%.17g, \"bands\": [",
         spec->tile, spec->side_multiple, spec->square ? "true" : "false", spec->min_dates, spec->max_dates,
-        spec->location_values ? "true" : "false", unit_name(spec->unit), spec->value_scale);
+        spec->location_values ? "true" : "false", spec->by_wavelength ? "true" : "false",
+        trn_unit_name(spec->unit), spec->value_scale);
     for (size_t i = 0; i < spec->band_count; i++) {
         const trn_encoder_band *band = &spec->bands[i];
         trn_text_add(out, i ? ",\n  {" : "\n  {");
         add_member(out, "name", band->name);
         add_positive(out, "wavelength_um", wavelength_of(band->name));
-        add_member(out, "unit", unit_name(band->unit));
+        add_member(out, "unit", trn_unit_name(band->unit));
         trn_text_printf(out, "\"value_scale\": %.17g, \"mean\": %.17g, \"std\": %.17g, \"group\": ",
                         band->value_scale, band->mean, band->std);
         if (band->group >= 0)

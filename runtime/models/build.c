@@ -48,6 +48,14 @@ static void channel_affine(const trn_encoder *encoder, const trn_encode_options 
     *b = (offset - mean) / std;
 }
 
+trn_tensor *trn_build_ndvi(trn_graph *graph, trn_tensor *red, trn_tensor *nir)
+{
+    static const float zero;
+    trn_tensor *sum = trn_add(graph, nir, red), *ratio = trn_div(graph, trn_sub(graph, nir, red), sum);
+    trn_tensor *operands[] = {sum, ratio, trn_constant(graph, "zero", TRN_SHAPE(1), &zero)};
+    return trn_pointwise(graph, "select", operands, 3, NULL, 0);
+}
+
 /* Pixels without data become the family's value for them. */
 static trn_tensor *hide_nodata(const trn_encoder *encoder, trn_graph *graph, trn_tensor *x, trn_tensor *valid)
 {

@@ -16,6 +16,13 @@ int trn_encoder_channel_band(const trn_encoder *encoder, size_t i)
     return encoder->chosen ? encoder->chosen[i] : (int)i;
 }
 
+int trn_encoder_band_channel(const trn_encoder *encoder, int band)
+{
+    for (size_t i = 0; i < trn_encoder_channel_count(encoder); i++)
+        if (trn_encoder_channel_band(encoder, i) == band) return (int)i;
+    return -1;
+}
+
 static int find_scene_band(const char *wanted, const trn_band_offer *scene, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -86,11 +93,6 @@ static void list_bands(const trn_encoder_spec *spec, trn_text *out)
         trn_text_printf(out, "%s%s", i ? ", " : "", spec->bands[i].name);
 }
 
-static bool is_number(const char *name)
-{
-    return name && name[0] && !name[strspn(name, "0123456789")];
-}
-
 /* Bands that nobody named (they are called by numbers), of just the count that an encoder wants which needs
  * them all, are taken as they come; the notes say so. */
 static bool take_unnamed(const trn_encoder_spec *spec, const trn_band_offer *scene, size_t scene_count,
@@ -98,7 +100,7 @@ static bool take_unnamed(const trn_encoder_spec *spec, const trn_band_offer *sce
 {
     if (scene_count != spec->band_count) return false;
     for (size_t i = 0; i < scene_count; i++)
-        if (!is_number(scene[i].name) || spec->bands[i].group >= 0) return false;
+        if (!scene[i].name || !trn_band_is_number(scene[i].name) || spec->bands[i].group >= 0) return false;
     for (size_t i = 0; i < scene_count; i++)
         found[i] = (int)i;
     if (!notes) return true;

@@ -101,7 +101,9 @@ static trn_status read_sizes(const trn_encoder *encoder, trn_dofa_state *state, 
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': dim=%lld is no multiple of heads=%lld",
                         encoder->spec.name, (long long)dim, (long long)heads);
     /* a rest of the sides that fills no patch is not seen: 384 is 27 patches of 14 */
-    trn_status status = trn_encoder_image_size(encoder, DOFA_IMG_SIZE, 1, &size, err);
+    trn_status status = trn_encoder_check_hidden(encoder, DOFA_MLP_RATIO,
+                                                 trn_encoder_hidden(encoder, DOFA_MLP_RATIO, dim), err);
+    if (status == TRN_OK) status = trn_encoder_image_size(encoder, DOFA_IMG_SIZE, 1, &size, err);
     if (status != TRN_OK) return status;
     state->own = (trn_grid_size){size.h / patch, size.w / patch};
     if (state->own.h && state->own.w) return TRN_OK;
@@ -129,6 +131,7 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     spec->tile = (int)TRN_MAX(side / patch * patch, patch);
     spec->channels = (int)trn_encoder_int(encoder, DOFA_DIM);
     spec->has_cls = trn_encoder_int(encoder, DOFA_VERSION) != DOFA_CLIP;
+    spec->by_wavelength = true;
     spec->unit = units[trn_encoder_int(encoder, DOFA_UNIT)];
     return trn_dofa_configure_bands(encoder, err);
 }
@@ -157,9 +160,9 @@ static trn_tensor *add_tokens(const trn_encoder *encoder, const trn_build *build
 
 static trn_block_desc block_of(const trn_encoder *encoder)
 {
-    double dim = (double)trn_encoder_int(encoder, DOFA_DIM);
+    int64_t dim = trn_encoder_int(encoder, DOFA_DIM);
     return (trn_block_desc){.heads = (int)trn_encoder_int(encoder, DOFA_HEADS),
-                            .hidden = TRN_MAX((int64_t)(dim * trn_encoder_real(encoder, DOFA_MLP_RATIO)), 1),
+                            .hidden = trn_encoder_hidden(encoder, DOFA_MLP_RATIO, dim),
                             .eps = (float)trn_encoder_real(encoder, DOFA_EPS),
                             .layer_scale = trn_encoder_int(encoder, DOFA_VERSION) == DOFA_V2};
 }

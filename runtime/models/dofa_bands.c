@@ -73,11 +73,6 @@ static const known_band *by_wavelength(double um)
     return nearest;
 }
 
-static bool is_auto(const trn_encoder *encoder, size_t setting)
-{
-    return !strcmp(trn_encoder_text(encoder, setting), "auto");
-}
-
 static const char *name_of(const trn_band_offer *band)
 {
     return band->name ? band->name : "(unnamed)";
@@ -90,7 +85,7 @@ trn_status trn_dofa_configure_bands(trn_encoder *encoder, trn_error *err)
     trn_dofa_state *state = encoder->state;
     double numbers[MAX_BANDS];
     size_t count = 1;
-    if (is_auto(encoder, DOFA_WAVELENGTHS)) return TRN_OK;
+    if (trn_encoder_is_auto(encoder, DOFA_WAVELENGTHS)) return TRN_OK;
     for (const char *c = trn_encoder_text(encoder, DOFA_WAVELENGTHS); *c; c++)
         count += *c == ',';
     if (count > MAX_BANDS)
@@ -147,7 +142,7 @@ static trn_status settle_wavelengths(trn_encoder *encoder, const trn_band_offer 
                                      trn_error *err)
 {
     trn_dofa_state *state = encoder->state;
-    if (!is_auto(encoder, DOFA_WAVELENGTHS)) {
+    if (!trn_encoder_is_auto(encoder, DOFA_WAVELENGTHS)) {
         if (state->wavelength_count == count) return TRN_OK;
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "encoder '%s': setting wavelengths is of %zu bands, and the image has %zu: give one "
@@ -209,13 +204,13 @@ static trn_status fill_given(const trn_encoder *encoder, trn_encoder_band *bands
 {
     double *values = trn_arena_array(encoder->arena, count, sizeof *values);
     if (!values) return trn_fail_memory(err, count * sizeof *values, "statistics");
-    if (!is_auto(encoder, DOFA_MEAN)) {
+    if (!trn_encoder_is_auto(encoder, DOFA_MEAN)) {
         trn_status status = trn_encoder_numbers(encoder, DOFA_MEAN, false, values, count, err);
         if (status != TRN_OK) return status;
         for (size_t i = 0; i < count; i++)
             bands[i].mean = values[i];
     }
-    if (is_auto(encoder, DOFA_STD)) return TRN_OK;
+    if (trn_encoder_is_auto(encoder, DOFA_STD)) return TRN_OK;
     trn_status status = trn_encoder_numbers(encoder, DOFA_STD, true, values, count, err);
     if (status != TRN_OK) return status;
     for (size_t i = 0; i < count; i++)
@@ -228,7 +223,7 @@ static trn_status settle_statistics(trn_encoder *encoder, trn_encoder_band *band
                                     trn_text *notes, trn_error *err)
 {
     trn_dofa_state *state = encoder->state;
-    bool given = !is_auto(encoder, DOFA_MEAN) && !is_auto(encoder, DOFA_STD);
+    bool given = !trn_encoder_is_auto(encoder, DOFA_MEAN) && !trn_encoder_is_auto(encoder, DOFA_STD);
     state->unknown = NULL;
     if (!given && encoder->spec.unit == TRN_UNIT_BYTE) fill_known(encoder, bands, count, notes);
     for (size_t i = count; i-- > 0 && !given;) /* one of two numbers is of no use for an unknown band */

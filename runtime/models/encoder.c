@@ -91,6 +91,11 @@ const char *trn_encoder_text(const trn_encoder *encoder, size_t setting)
     return encoder->values[setting].text;
 }
 
+bool trn_encoder_is_auto(const trn_encoder *encoder, size_t setting)
+{
+    return !strcmp(trn_encoder_text(encoder, setting), "auto");
+}
+
 /* ---- dates and places ---- */
 
 trn_status trn_encoder_choose_dates(trn_encoder *encoder, size_t count, const trn_date *dates, trn_error *err)

@@ -82,6 +82,9 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "encoder '%s': dim=%lld must be a multiple of heads=%lld and of 16",
                         encoder->spec.name, (long long)dim, (long long)heads);
+    trn_status status = trn_encoder_check_hidden(encoder, GALILEO_MLP_RATIO,
+                                                 trn_encoder_hidden(encoder, GALILEO_MLP_RATIO, dim), err);
+    if (status != TRN_OK) return status;
     trn_encoder_band *bands = trn_arena_array(encoder->arena, BANDS, sizeof *bands);
     if (!bands) return trn_fail_memory(err, BANDS * sizeof *bands, "bands");
     for (size_t i = 0; i < BANDS; i++) {
@@ -114,14 +117,6 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
 
 /* ---- graph ---- */
 
-/* Channel of the image that holds band `band`, or -1. */
-static int channel_of(const trn_encoder *encoder, int band)
-{
-    for (size_t i = 0; i < trn_encoder_channel_count(encoder); i++)
-        if (trn_encoder_channel_band(encoder, i) == band) return (int)i;
-    return -1;
-}
-
 /* x [B,T,C,h,w] -> [B*T,C,h,w] */
 static trn_tensor *fold_dates(const trn_build *build, trn_tensor *x)
 {
@@ -146,18 +141,14 @@ static trn_tensor *band_value(const trn_encoder *encoder, const trn_build *build
     return scale == 1 && offset == 0 ? x : trn_affine(build->scope.graph, x, (float)scale, (float)offset);
 }
 
-/* (nir - red) / (nir + red), 0 where the sum is not positive */
+/* [B*T,1,side,side]; NULL when it is not to be had */
 static trn_tensor *ndvi(const trn_encoder *encoder, const trn_build *build)
 {
     trn_graph *graph = build->scope.graph;
-    int red_channel = channel_of(encoder, BAND_RED), nir_channel = channel_of(encoder, BAND_NIR);
-    if (red_channel < 0 || nir_channel < 0 || !trn_encoder_int(encoder, GALILEO_NDVI)) return NULL;
+    int red = trn_encoder_band_channel(encoder, BAND_RED), nir = trn_encoder_band_channel(encoder, BAND_NIR);
+    if (red < 0 || nir < 0 || !trn_encoder_int(encoder, GALILEO_NDVI)) return NULL;
     trn_graph_scope(graph, "ndvi.");
-    trn_tensor *red = band_value(encoder, build, red_channel), *nir = band_value(encoder, build, nir_channel);
-    trn_tensor *sum = trn_add(graph, nir, red), *ratio = trn_div(graph, trn_sub(graph, nir, red), sum);
-    static const float zero;
-    trn_tensor *operands[] = {sum, ratio, trn_constant(graph, "zero", TRN_SHAPE(1), &zero)};
-    return trn_pointwise(graph, "select", operands, 3, NULL, 0);
+    return trn_build_ndvi(graph, band_value(encoder, build, red), band_value(encoder, build, nir));
 }
 
 /* Channels of a group follow one another in the image, because bands are chosen in the order of the table. */

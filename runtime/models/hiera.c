@@ -155,10 +155,9 @@ static trn_status configure_stages(const trn_encoder *encoder, hiera_config *con
     if (config->dim % config->heads)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': dim=%lld is no multiple of heads=%lld", name,
                         (long long)config->dim, (long long)config->heads);
-    if ((int64_t)((double)config->dim * config->mlp_ratio) < 1)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': mlp_ratio=%s leaves no hidden channel of %lld",
-                        name, trn_encoder_text(encoder, HIERA_MLP_RATIO), (long long)config->dim);
-    trn_status status = read_stages(encoder, HIERA_DEPTHS, 1, MAX_DEPTH, config->depth, err);
+    trn_status status = trn_encoder_check_hidden(
+        encoder, HIERA_MLP_RATIO, trn_encoder_hidden(encoder, HIERA_MLP_RATIO, config->dim), err);
+    if (status == TRN_OK) status = read_stages(encoder, HIERA_DEPTHS, 1, MAX_DEPTH, config->depth, err);
     if (status == TRN_OK) status = read_stages(encoder, HIERA_MASK_UNIT_ATTN, 0, 1, in_units, err);
     for (int i = 0; status == TRN_OK && i < HIERA_STAGES; i++)
         config->unit_attention[i] = in_units[i];

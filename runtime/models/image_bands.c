@@ -18,26 +18,22 @@ trn_status trn_encoder_numbers(const trn_encoder *encoder, size_t setting, bool 
         encoder->spec.name, encoder->family->settings[setting].key, text, count, positive ? "positive " : "");
 }
 
-static bool is_auto(const trn_encoder *encoder, size_t setting)
-{
-    return !strcmp(trn_encoder_text(encoder, setting), "auto");
-}
-
 /* Means or deviations of the bands. */
 static trn_status read_statistics(const trn_encoder *encoder, size_t setting, const double *imagenet,
                                   bool positive, double *values, size_t count, trn_error *err)
 {
     for (size_t i = 0; i < count; i++)
         values[i] = imagenet ? imagenet[i] : (double)positive;
-    return is_auto(encoder, setting) ? TRN_OK
-                                     : trn_encoder_numbers(encoder, setting, positive, values, count, err);
+    return trn_encoder_is_auto(encoder, setting)
+               ? TRN_OK
+               : trn_encoder_numbers(encoder, setting, positive, values, count, err);
 }
 
 static int read_band_names(const trn_encoder *encoder, const trn_image_band_settings *where,
                            const char **names)
 {
     static const char *const rgb[] = {"red", "green", "blue"};
-    if (!is_auto(encoder, where->bands))
+    if (!trn_encoder_is_auto(encoder, where->bands))
         return trn_settings_list(encoder->arena, trn_encoder_text(encoder, where->bands), names,
                                  TRN_MAX_IMAGE_BANDS);
     if (trn_encoder_int(encoder, where->in_chans) != 3) return 0;
@@ -71,7 +67,7 @@ trn_status trn_configure_image_bands(trn_encoder *encoder, const trn_image_band_
                         "encoder '%s': setting bands=%s must name %zu bands (in_chans)", encoder->spec.name,
                         trn_encoder_text(encoder, where->bands), channels);
     trn_unit unit = units[trn_encoder_int(encoder, where->unit)];
-    bool imagenet = named == 3 && is_auto(encoder, where->bands) && unit == TRN_UNIT_BYTE;
+    bool imagenet = named == 3 && trn_encoder_is_auto(encoder, where->bands) && unit == TRN_UNIT_BYTE;
     trn_status status =
         read_statistics(encoder, where->mean, imagenet ? imagenet_mean : NULL, false, mean, channels, err);
     if (status == TRN_OK)
@@ -81,7 +77,7 @@ trn_status trn_configure_image_bands(trn_encoder *encoder, const trn_image_band_
     encoder->image_channels = (int)channels;
     encoder->spec.unit = named ? unit : TRN_UNIT_ANY;
     if (named) return set_bands(encoder, names, mean, std, channels, err);
-    if (is_auto(encoder, where->mean) && is_auto(encoder, where->std)) return TRN_OK;
+    if (trn_encoder_is_auto(encoder, where->mean) && trn_encoder_is_auto(encoder, where->std)) return TRN_OK;
     return trn_fail(err, TRN_ERR_ARGUMENT,
                     "encoder '%s': mean and std are of named bands: name them in the setting 'bands'",
                     encoder->spec.name);

@@ -68,6 +68,7 @@ typedef struct trn_encoder_spec {
     /* Dates of the series that one input holds; 1 and 1: single images. An encoder of series takes a single
      * image too when min_dates is 1. */
     int min_dates, max_dates;
+    bool by_wavelength;  /* of any bands: each must have a wavelength */
     int location_values; /* of an encoded place (trn_encoder_encode_location); 0: places do not matter */
 } trn_encoder_spec;
 

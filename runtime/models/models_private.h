@@ -143,11 +143,17 @@ int64_t trn_encoder_date_count(const trn_encoder *encoder);
 int64_t trn_encoder_int(const trn_encoder *encoder, size_t setting);
 double trn_encoder_real(const trn_encoder *encoder, size_t setting);
 const char *trn_encoder_text(const trn_encoder *encoder, size_t setting);
+bool trn_encoder_is_auto(const trn_encoder *encoder, size_t setting); /* it says "auto" */
 
 /* Channels of the image as it will come: of the bands chosen, or else all of spec.bands. */
 size_t trn_encoder_channel_count(const trn_encoder *encoder);
 /* Index into spec.bands of channel i. */
 int trn_encoder_channel_band(const trn_encoder *encoder, size_t i);
+
+/* Channel of the image that holds band `band` of spec.bands, or -1. */
+int trn_encoder_band_channel(const trn_encoder *encoder, int band);
+/* (nir - red) / (nir + red) of tensors of one shape, 0 where the sum is not positive. */
+trn_tensor *trn_build_ndvi(trn_graph *graph, trn_tensor *red, trn_tensor *nir);
 
 /* A tensor that the encoder's graph asks its weights for. */
 typedef struct trn_wanted {
@@ -215,6 +221,12 @@ trn_tensor *trn_tokens_grid(const trn_build *build, trn_tensor *tokens, int64_t 
 /* Mean of tokens from `prefix` on, or token 0: [B,N,D] -> [B,D]. */
 trn_tensor *trn_tokens_mean(const trn_build *build, trn_tensor *tokens, int64_t prefix);
 trn_tensor *trn_tokens_first(const trn_build *build, trn_tensor *tokens);
+
+/* Hidden channels of an MLP over dim by the setting of their ratio, rounded down; the check fails when they
+ * are none. */
+int64_t trn_encoder_hidden(const trn_encoder *encoder, size_t mlp_ratio, int64_t dim);
+trn_status trn_encoder_check_hidden(const trn_encoder *encoder, size_t mlp_ratio, int64_t hidden,
+                                    trn_error *err);
 
 /* A setting of pixels "224" or "48x32" (height x width), both multiples of `multiple`. */
 trn_status trn_encoder_image_size(const trn_encoder *encoder, size_t setting, int64_t multiple,

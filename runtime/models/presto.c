@@ -121,6 +121,9 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
                         "for the place in the series",
                         spec->name, (long long)dim, (long long)parts.group, (long long)parts.month,
                         (long long)parts.position);
+    trn_status status = trn_encoder_check_hidden(encoder, PRESTO_MLP_RATIO,
+                                                 trn_encoder_hidden(encoder, PRESTO_MLP_RATIO, dim), err);
+    if (status != TRN_OK) return status;
     trn_encoder_band *bands = trn_arena_array(encoder->arena, BANDS, sizeof *bands);
     if (!bands) return trn_fail_memory(err, BANDS * sizeof *bands, "bands");
     for (size_t i = 0; i < BANDS; i++)
@@ -173,14 +176,6 @@ static trn_tensor *series_of(const context *c, trn_tensor *image)
     return trn_reshape(c->graph, image, TRN_SHAPE(c->sequences, c->dates, channels));
 }
 
-/* Channel of the image that holds band `band`, or -1. */
-static int channel_of(const trn_encoder *encoder, int band)
-{
-    for (size_t i = 0; i < trn_encoder_channel_count(encoder); i++)
-        if (trn_encoder_channel_band(encoder, i) == band) return (int)i;
-    return -1;
-}
-
 /* Band `channel` [B,T,1,h,w] as reflectance times some factor. Presto's normalised values are that; those of
  * another normalisation are not, and the stored ones are taken. */
 static trn_tensor *reflectance(const context *c, int channel)
@@ -192,19 +187,14 @@ static trn_tensor *reflectance(const context *c, int channel)
     return trn_affine(c->graph, trn_slice(c->graph, c->build->image, 2, channel, 1), scale, offset);
 }
 
-/* (nir - red) / (nir + red) [S,T,1], 0 where the sum is not positive; NULL when it is not to be had */
+/* [S,T,1]; NULL when it is not to be had */
 static trn_tensor *ndvi(const context *c)
 {
-    static const float zero;
-    int red_channel = channel_of(c->encoder, BAND_RED), nir_channel = channel_of(c->encoder, BAND_NIR);
-    if (red_channel < 0 || nir_channel < 0 || !trn_encoder_int(c->encoder, PRESTO_NDVI)) return NULL;
+    int red = trn_encoder_band_channel(c->encoder, BAND_RED),
+        nir = trn_encoder_band_channel(c->encoder, BAND_NIR);
+    if (red < 0 || nir < 0 || !trn_encoder_int(c->encoder, PRESTO_NDVI)) return NULL;
     trn_graph_scope(c->graph, "ndvi.");
-    trn_tensor *red = series_of(c, reflectance(c, red_channel));
-    trn_tensor *nir = series_of(c, reflectance(c, nir_channel));
-    trn_tensor *sum = trn_add(c->graph, nir, red);
-    trn_tensor *ratio = trn_div(c->graph, trn_sub(c->graph, nir, red), sum);
-    trn_tensor *operands[] = {sum, ratio, trn_constant(c->graph, "zero", TRN_SHAPE(1), &zero)};
-    return trn_pointwise(c->graph, "select", operands, 3, NULL, 0);
+    return trn_build_ndvi(c->graph, series_of(c, reflectance(c, red)), series_of(c, reflectance(c, nir)));
 }
 
 /* The groups' values [S,T,channels]; NULL for those that are missing. Channels of a group follow one another,
@@ -324,7 +314,7 @@ static void build_presto(trn_encoder *encoder, const trn_build *build, trn_featu
                  .columns = build->width / cell};
     c.sequences = build->batch * c.rows * c.columns;
     trn_block_desc desc = {.heads = (int)trn_encoder_int(encoder, PRESTO_HEADS),
-                           .hidden = (int64_t)((double)c.dim * trn_encoder_real(encoder, PRESTO_MLP_RATIO)),
+                           .hidden = trn_encoder_hidden(encoder, PRESTO_MLP_RATIO, c.dim),
                            .eps = (float)trn_encoder_real(encoder, PRESTO_EPS)};
     trn_tensor *x = embed(&c);
     trn_build_stage(build, x, "tokens_in");

@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { MAX_TILE = 224, MAX_DATES = 64, HLS_BANDS = 6 };
+enum { MAX_POSITION_VALUES = 1 << 26 }; /* they are computed whenever a graph is built */
 enum { UNIT_REFLECTANCE, UNIT_BYTE, UNIT_STORED };
 enum { STATISTICS_V1, STATISTICS_V2 };
 enum { COORDS_NONE, COORDS_TIME, COORDS_LOCATION, COORDS_BOTH };
@@ -133,15 +134,10 @@ static int hls_band(const char *name)
     return -1;
 }
 
-static bool is_auto(const trn_encoder *encoder, size_t setting)
-{
-    return !strcmp(trn_encoder_text(encoder, setting), "auto");
-}
-
 /* The names of the bands in use, [TRN_MAX_IMAGE_BANDS]; 0: as they come, negative: not to be read. */
 static int band_names(const trn_encoder *encoder, const char **names)
 {
-    if (!is_auto(encoder, PRITHVI_BANDS)) {
+    if (!trn_encoder_is_auto(encoder, PRITHVI_BANDS)) {
         int count = trn_settings_list(encoder->arena, trn_encoder_text(encoder, PRITHVI_BANDS), names,
                                       TRN_MAX_IMAGE_BANDS);
         return count ? count : -1;
@@ -183,7 +179,7 @@ static trn_status read_statistics(const trn_encoder *encoder, size_t setting, co
                                   double *values, size_t count, trn_error *err)
 {
     bool deviation = setting == PRITHVI_STD;
-    if (!is_auto(encoder, setting))
+    if (!trn_encoder_is_auto(encoder, setting))
         return trn_encoder_numbers(encoder, setting, deviation, values, count, err);
     int64_t release = trn_encoder_int(encoder, PRITHVI_STATISTICS);
     for (size_t i = 0; i < count; i++) {
@@ -211,7 +207,8 @@ static trn_status configure_bands(trn_encoder *encoder, trn_error *err)
                         "encoder '%s': setting bands=%s must be names separated by commas", spec->name,
                         trn_encoder_text(encoder, PRITHVI_BANDS));
     encoder->image_channels = count ? count : (int)trn_encoder_int(encoder, PRITHVI_IN_CHANS);
-    if (!count && is_auto(encoder, PRITHVI_MEAN) && is_auto(encoder, PRITHVI_STD)) return TRN_OK;
+    if (!count && trn_encoder_is_auto(encoder, PRITHVI_MEAN) && trn_encoder_is_auto(encoder, PRITHVI_STD))
+        return TRN_OK;
     if (!count)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "encoder '%s': mean and std are of named bands: name them in the setting 'bands'",
@@ -244,6 +241,24 @@ static trn_status check_sizes(const trn_encoder *encoder, size_t dim_setting, si
                     encoder->family->settings[heads_setting].key, (long long)heads);
 }
 
+/* The model's own pixels, and the cells that they are. */
+static trn_status configure_grid(const trn_encoder *encoder, trn_grid_size *size, trn_error *err)
+{
+    prithvi_state *state = encoder->state;
+    int64_t patch = trn_encoder_int(encoder, PRITHVI_PATCH), dim = trn_encoder_int(encoder, PRITHVI_DIM);
+    int64_t most = MAX_POSITION_VALUES / dim;
+    trn_status status = trn_encoder_image_size(encoder, PRITHVI_IMG_SIZE, patch, size, err);
+    if (status != TRN_OK) return status;
+    state->own = (trn_grid_size){size->h / patch, size->w / patch};
+    if (state->own.h * state->own.w <= most) return TRN_OK;
+    return trn_fail(
+        err, TRN_ERR_ARGUMENT,
+        "encoder '%s': img_size=%s has %lld x %lld patches of %lld pixels; with dim=%lld positions of "
+        "at most %lld are computed",
+        encoder->spec.name, trn_encoder_text(encoder, PRITHVI_IMG_SIZE), (long long)state->own.h,
+        (long long)state->own.w, (long long)patch, (long long)dim, (long long)most);
+}
+
 static trn_status configure(trn_encoder *encoder, trn_error *err)
 {
     int64_t patch = trn_encoder_int(encoder, PRITHVI_PATCH), dim = trn_encoder_int(encoder, PRITHVI_DIM);
@@ -254,7 +269,10 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
     encoder->state = state;
     trn_grid_size size;
     trn_status status = check_sizes(encoder, PRITHVI_DIM, PRITHVI_HEADS, err);
-    if (status == TRN_OK) status = trn_encoder_image_size(encoder, PRITHVI_IMG_SIZE, patch, &size, err);
+    if (status == TRN_OK)
+        status = trn_encoder_check_hidden(encoder, PRITHVI_MLP_RATIO,
+                                          trn_encoder_hidden(encoder, PRITHVI_MLP_RATIO, dim), err);
+    if (status == TRN_OK) status = configure_grid(encoder, &size, err);
     if (status == TRN_OK)
         status = trn_encoder_out_indices(encoder, PRITHVI_OUT_INDICES,
                                          trn_encoder_int(encoder, PRITHVI_DEPTH), &state->chosen, err);
@@ -266,7 +284,6 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
                         "encoder '%s': a patch of %lld dates (tubelet) has no one time: use coords=none or "
                         "coords=location",
                         encoder->spec.name, (long long)tubelet);
-    state->own = (trn_grid_size){size.h / patch, size.w / patch};
     trn_encoder_spec *spec = &encoder->spec;
     spec->needs_weights = true;
     spec->side_multiple = spec->stride = (int)patch;
@@ -308,7 +325,7 @@ prithvi_grid prithvi_grid_of(const trn_encoder *encoder, int64_t dates, int64_t 
 trn_block_desc prithvi_block(const trn_encoder *encoder, int64_t dim, int64_t heads)
 {
     return (trn_block_desc){.heads = (int)heads,
-                            .hidden = (int64_t)((double)dim * trn_encoder_real(encoder, PRITHVI_MLP_RATIO)),
+                            .hidden = trn_encoder_hidden(encoder, PRITHVI_MLP_RATIO, dim),
                             .eps = (float)trn_encoder_real(encoder, PRITHVI_EPS)};
 }
 

@@ -221,8 +221,11 @@ static trn_status configure_trunk(trn_encoder *encoder, sam2_state *state, trn_e
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "encoder '%s': dim=%lld must be a multiple of heads=%lld, at most %d channels each",
                         name, (long long)dim, (long long)heads, MAX_HEAD);
-    trn_status status =
-        read_numbers(encoder, SAM_STAGES, 1, MAX_DEPTH, MAX_STAGES, stages, &state->stage_count, err);
+    trn_status status = trn_encoder_check_hidden(encoder, SAM_MLP_RATIO,
+                                                 trn_encoder_hidden(encoder, SAM_MLP_RATIO, dim), err);
+    if (status == TRN_OK)
+        status =
+            read_numbers(encoder, SAM_STAGES, 1, MAX_DEPTH, MAX_STAGES, stages, &state->stage_count, err);
     if (status == TRN_OK)
         status =
             read_numbers(encoder, SAM_WINDOW_SPEC, 1, MAX_WINDOW, MAX_STAGES, windows, &window_count, err);
@@ -541,7 +544,7 @@ static trn_tensor *mlp(const trn_encoder *encoder, const trn_scope *block, trn_t
 {
     if (!x) return NULL;
     int64_t dim = trn_tensor_dim(x, -1);
-    int64_t hidden = (int64_t)((double)dim * trn_encoder_real(encoder, SAM_MLP_RATIO));
+    int64_t hidden = trn_encoder_hidden(encoder, SAM_MLP_RATIO, dim);
     trn_scope scope = trn_scope_enter(block, "mlp");
     if (!official) return trn_nn_mlp(&scope, x, hidden);
     x = trn_nn_linear(&scope, "layers.0", x, hidden, true);

@@ -18,10 +18,6 @@ typedef struct trn_sam2_neck {
 void trn_sam2_build_neck(const trn_build *build, const trn_scope *scope, const trn_sam2_neck *neck,
                          trn_tensor *const *stages, trn_tensor **levels);
 
-/* Sine table [h,w,dim] that SAM 2's decoders add to a level of that size: rows in the first half of the
- * channels, columns in the second. dim must be a multiple of 4. */
-trn_tensor *trn_sam2_positions(trn_graph *graph, trn_grid_size size, int64_t dim);
-
 /* Tells the build of a grid [B,h,w,C] as the originals lay it out: [B,C,h,w]. */
 void trn_sam2_stage(const trn_build *build, trn_tensor *grid, const char *name, int index);
 

@@ -26,12 +26,11 @@ static void fill_half(int64_t i, int64_t count, int64_t half, float *out)
     }
 }
 
-trn_tensor *trn_sam2_positions(trn_graph *graph, trn_grid_size size, int64_t dim)
+/* Sine table [h,w,D] that SAM 2's decoders add to a level of that size: rows in the first half of the
+ * channels, columns in the second. D is a multiple of 4. */
+static trn_tensor *positions(trn_graph *graph, trn_grid_size size, int64_t dim)
 {
     int64_t half = dim / 2;
-    if (dim < 4 || dim % 4 || size.h < 1 || size.w < 1)
-        return trn_graph_fail(graph, "positions of %lld channels: the number must be a multiple of 4",
-                              (long long)dim);
     float *table = malloc((size_t)size.h * (size_t)size.w * (size_t)dim * sizeof *table);
     if (!table) return trn_graph_fail(graph, "not enough memory for a table of positions");
     for (int64_t cell = 0; cell < size.h * size.w; cell++) {
@@ -73,13 +72,14 @@ static trn_tensor *take_in(trn_graph *graph, const trn_sam2_neck *neck, trn_tens
     return neck->average ? trn_affine(graph, sum, 0.5f, 0) : sum;
 }
 
+/* What SAM 2's memory and decoder are told of places: no feature, but the original's encoder gives it. */
 static void tell_positions(const trn_build *build, const trn_tensor *level, int index)
 {
     if (!build->stage || !level) return;
     trn_graph *graph = build->scope.graph;
     trn_grid_size size = {trn_tensor_dim(level, 1), trn_tensor_dim(level, 2)};
     int64_t dim = trn_tensor_dim(level, 3);
-    trn_tensor *table = trn_sam2_positions(graph, size, dim);
+    trn_tensor *table = positions(graph, size, dim);
     trn_sam2_stage(build, trn_reshape(graph, table, TRN_SHAPE(1, size.h, size.w, dim)), "pos", index);
 }
 

@@ -29,6 +29,20 @@ trn_status trn_encoder_out_indices(const trn_encoder *encoder, size_t setting, i
                     (long long)depth - 1);
 }
 
+int64_t trn_encoder_hidden(const trn_encoder *encoder, size_t mlp_ratio, int64_t dim)
+{
+    return (int64_t)((double)dim * trn_encoder_real(encoder, mlp_ratio));
+}
+
+trn_status trn_encoder_check_hidden(const trn_encoder *encoder, size_t mlp_ratio, int64_t hidden,
+                                    trn_error *err)
+{
+    if (hidden >= 1) return TRN_OK;
+    return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': setting %s=%s leaves the MLP no hidden channel",
+                    encoder->spec.name, encoder->family->settings[mlp_ratio].key,
+                    trn_encoder_text(encoder, mlp_ratio));
+}
+
 trn_status trn_encoder_image_size(const trn_encoder *encoder, size_t setting, int64_t multiple,
                                   trn_grid_size *out, trn_error *err)
 {

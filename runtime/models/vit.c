@@ -147,6 +147,18 @@ typedef struct vit_state {
 
 /* ---- configuration ---- */
 
+static trn_block_desc block_of(const trn_encoder *encoder)
+{
+    int64_t dim = trn_encoder_int(encoder, VIT_DIM);
+    trn_block_desc desc = {.heads = (int)trn_encoder_int(encoder, VIT_HEADS),
+                           .hidden = trn_encoder_hidden(encoder, VIT_MLP_RATIO, dim),
+                           .eps = (float)trn_encoder_real(encoder, VIT_EPS),
+                           .layer_scale = trn_encoder_int(encoder, VIT_LAYER_SCALE),
+                           .swiglu = trn_encoder_int(encoder, VIT_SWIGLU)};
+    if (desc.swiglu) desc.hidden = (desc.hidden * 2 / 3 + 7) / 8 * 8;
+    return desc;
+}
+
 static trn_status configure(trn_encoder *encoder, trn_error *err)
 {
     static const trn_image_band_settings bands = {VIT_IN_CHANS, VIT_BANDS, VIT_UNIT, VIT_MEAN, VIT_STD};
@@ -158,7 +170,8 @@ static trn_status configure(trn_encoder *encoder, trn_error *err)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': dim=%lld is no multiple of heads=%lld",
                         encoder->spec.name, (long long)dim, (long long)heads);
     trn_grid_size size;
-    trn_status status = trn_encoder_image_size(encoder, VIT_IMG_SIZE, patch, &size, err);
+    trn_status status = trn_encoder_check_hidden(encoder, VIT_MLP_RATIO, block_of(encoder).hidden, err);
+    if (status == TRN_OK) status = trn_encoder_image_size(encoder, VIT_IMG_SIZE, patch, &size, err);
     if (status == TRN_OK)
         status = trn_encoder_out_indices(encoder, VIT_OUT_INDICES, trn_encoder_int(encoder, VIT_DEPTH),
                                          &state->chosen, err);
@@ -223,18 +236,6 @@ static trn_tensor *add_tokens(const trn_encoder *encoder, const trn_build *build
     }
     parts[count++] = trn_add(graph, patches, positions);
     return trn_concat(graph, parts, count, 1);
-}
-
-static trn_block_desc block_of(const trn_encoder *encoder)
-{
-    int64_t dim = trn_encoder_int(encoder, VIT_DIM);
-    trn_block_desc desc = {.heads = (int)trn_encoder_int(encoder, VIT_HEADS),
-                           .hidden = (int64_t)((double)dim * trn_encoder_real(encoder, VIT_MLP_RATIO)),
-                           .eps = (float)trn_encoder_real(encoder, VIT_EPS),
-                           .layer_scale = trn_encoder_int(encoder, VIT_LAYER_SCALE),
-                           .swiglu = trn_encoder_int(encoder, VIT_SWIGLU)};
-    if (desc.swiglu) desc.hidden = (desc.hidden * 2 / 3 + 7) / 8 * 8;
-    return desc;
 }
 
 /* image -> tokens [B,P+N,D] */

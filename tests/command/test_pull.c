@@ -159,6 +159,23 @@ static void machine_readable(void **state)
     close_place(&p);
 }
 
+/* What is shown of an encoder's input reads as it is. */
+static void input_shown(void **state)
+{
+    (void)state;
+    char *dir = test_temp_dir();
+    assert_works(terrane(dir, STORE, "models show hiera-video-base"));
+    assert_true(says("dates       16\n"));
+    assert_works(terrane(dir, STORE, "models show presto"));
+    assert_true(says("dates       1 to 24\n"));
+    assert_works(terrane(dir, STORE, "models show mae-vit-base"));
+    assert_true(says("dates       1\n"));
+    assert_works(terrane(dir, STORE, "models show dofa-v2-base"));
+    assert_true(says("bands       any with a wavelength\n"));
+    assert_works(terrane(dir, STORE, "models show rcf"));
+    assert_true(says("bands       any, as they come\n"));
+}
+
 /* Every encoder can be shown, as text and as an object that names its settings. */
 static void all_shown(void **state)
 {
@@ -232,8 +249,11 @@ int main(void)
 {
     setenv("no_proxy", "*", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pulled_and_embedded), cmocka_unit_test(machine_readable),
-        cmocka_unit_test(all_shown),           cmocka_unit_test(refused),
+        cmocka_unit_test(pulled_and_embedded),
+        cmocka_unit_test(machine_readable),
+        cmocka_unit_test(input_shown),
+        cmocka_unit_test(all_shown),
+        cmocka_unit_test(refused),
         cmocka_unit_test(interrupted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -386,6 +386,34 @@ static void test_tiny(void **state)
     assert_int_equal(i, trn_family_count);
 }
 
+/* Settings that leave an MLP nothing, and tables that would take minutes, are refused before any graph. */
+static void test_sizes_that_cannot_be(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_encoder *encoder = NULL;
+    size_t refused = 0;
+    for (size_t i = 0; i < trn_family_count; i++) {
+        const trn_setting thin[] = {{"mlp_ratio", "0.01"}, {"dim", "48"}, {"heads", "1"}};
+        const char *name = trn_families[i]->configs[0].info.name;
+        if (!strcmp(trn_families[i]->name, "rcf")) continue;
+        assert_trn_fails(trn_encoder_create(name, thin, TRN_COUNT(thin), &encoder, &err), TRN_ERR_ARGUMENT,
+                         err, "mlp_ratio=0.01 leaves the MLP no hidden channel");
+        refused++;
+    }
+    assert_int_equal(refused + 1, trn_family_count);
+    const trn_setting gated[] = {{"mlp_ratio", "0.03"}, {"dim", "48"}, {"heads", "1"}, {"swiglu", "true"}};
+    assert_trn_ok(trn_encoder_create("mae-vit-base", gated, 3, &encoder, &err), err);
+    trn_encoder_destroy(encoder);
+    assert_trn_fails(trn_encoder_create("mae-vit-base", gated, 4, &encoder, &err), TRN_ERR_ARGUMENT, err,
+                     "no hidden channel");
+    const trn_setting huge[] = {{"patch", "1"}, {"img_size", "8192"}}, large = {"img_size", "4096"};
+    assert_trn_fails(trn_encoder_create("prithvi-v2-300m", huge, 2, &encoder, &err), TRN_ERR_ARGUMENT, err,
+                     "img_size=8192 has 8192 x 8192 patches");
+    assert_trn_ok(trn_encoder_create("prithvi-v2-300m", &large, 1, &encoder, &err), err);
+    trn_encoder_destroy(encoder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_many_bands),
         cmocka_unit_test(test_dates_and_places),
         cmocka_unit_test(test_tiny),
+        cmocka_unit_test(test_sizes_that_cannot_be),
     };
     return cmocka_run_group_tests(tests, NULL, close_gpu);
 }
