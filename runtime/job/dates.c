@@ -33,13 +33,20 @@ const char *job_date_text(const job_date *date, char *buffer)
     return buffer;
 }
 
-/* "1: a.tif (2018-01-28), 2: b.tif (date not known)" */
+static const char tag_source[] = "the TIFF tag DateTime";
+
+/* "1: a.tif (2018-01-28), 2: b.tif (date not known), 3: c.tif (2018-06-02 by the TIFF tag DateTime)": what
+ * the tag says may be another day than that of the picture. */
 static void list_dates(const job_plan *plan, trn_text *out)
 {
     char text[JOB_DATE_TEXT];
-    for (size_t t = 0; t < plan->date_count; t++)
-        trn_text_printf(out, "%s%zu: %s (%s)", t ? ", " : "", t + 1, trn_path_name(job_date_file(plan, t)),
-                        job_date_text(&plan->dates[t], text));
+    for (size_t t = 0; t < plan->date_count; t++) {
+        const job_date *date = &plan->dates[t];
+        trn_text_printf(out, "%s%zu: %s (%s", t ? ", " : "", t + 1, trn_path_name(job_date_file(plan, t)),
+                        job_date_text(date, text));
+        if (date->known && date->source == tag_source) trn_text_printf(out, " by %s", tag_source);
+        trn_text_add(out, ")");
+    }
 }
 
 /* ---- which files are of which date ---- */
@@ -124,16 +131,11 @@ static trn_status check_grid(const job_plan *plan, size_t date, trn_error *err)
     return fail_date(plan, date, err, difference);
 }
 
-static bool own_scale(const trn_scene_band *band)
-{
-    return band->scale != 1 || band->offset != 0;
-}
-
 /* Whether numbers of both bands mean the same under one rule of scale and unit. */
 static bool same_numbers(const job_plan *plan, const trn_scene_band *a, const trn_scene_band *b)
 {
     bool scales = plan->job->scene.has_scale ? a->scale == b->scale && a->offset == b->offset
-                                             : own_scale(a) == own_scale(b);
+                                             : job_own_scale(a) == job_own_scale(b);
     return scales && (a->type == TRN_SAMPLE_U8) == (b->type == TRN_SAMPLE_U8);
 }
 
@@ -231,7 +233,22 @@ static void day_of_tag(job_date *date)
     if (day[4] != ':' || day[7] != ':') return;
     day[4] = day[7] = '-';
     date->known = trn_date_parse(day, &date->acquired);
-    if (date->known) date->source = "the TIFF tag DateTime";
+    if (date->known) date->source = tag_source;
+}
+
+/* Images are fed one after another to encoders that know one date: it is known when all have the same. */
+static void day_of_images(const job_plan *plan)
+{
+    job_date *date = &plan->dates[0];
+    size_t found = 0, same = 0;
+    for (size_t i = 0; i < plan->path_count; i++) {
+        trn_date day;
+        if (!trn_date_find(trn_path_name(plan->paths[i]), &day)) continue;
+        if (!found++) date->acquired = day;
+        same += same_day(&day, &date->acquired);
+    }
+    date->known = found && same == plan->path_count;
+    date->source = plan->path_count > 1 ? "the names of all images" : "the image's name";
 }
 
 static trn_status find_days(job_plan *plan, trn_error *err)
@@ -275,7 +292,10 @@ trn_status job_dates_acquired(job_plan *plan, trn_error *err)
     const trn_job_scene *scene = &plan->job->scene;
     if (plan->images && scene->acquired_count)
         return trn_fail(err, TRN_ERR_ARGUMENT, "images have no dates: acquisition dates are for a scene");
-    if (plan->images) return TRN_OK;
+    if (plan->images) {
+        day_of_images(plan);
+        return TRN_OK;
+    }
     if (scene->acquired_count && scene->acquired_count != plan->date_count)
         return trn_fail(err, TRN_ERR_ARGUMENT, "%zu acquisition date%s given, and the files are %zu date%s",
                         scene->acquired_count, scene->acquired_count == 1 ? " is" : "s are", plan->date_count,
@@ -295,11 +315,29 @@ trn_status job_dates_acquired(job_plan *plan, trn_error *err)
 
 static void note_unknown(const job_plan *plan, const planned_encoder *member, size_t date)
 {
-    if (plan->images) return;
-    job_plan_note(plan,
-                  "encoder '%s' may use the date, and that of '%s' is not known: its name holds none; give "
-                  "acquisition dates",
-                  member->wish->model, job_date_file(plan, date));
+    if (plan->images)
+        job_plan_note(
+            plan,
+            "encoder '%s' may use the date, and the names of the images do not say one date for all: "
+            "it works without",
+            member->wish->model);
+    else
+        job_plan_note(
+            plan,
+            "encoder '%s' may use the date, and that of '%s' is not known: its name holds none; give "
+            "acquisition dates",
+            member->wish->model, job_date_file(plan, date));
+}
+
+/* Series are told of as a whole. */
+static void note_known(job_plan *plan)
+{
+    char day[JOB_DATE_TEXT];
+    const job_date *date = &plan->dates[0];
+    if (plan->date_count > 1 || plan->date_told) return;
+    plan->date_told = true;
+    job_plan_note(plan, "'%s' is of %s: %s %s so", plan->job->scene.paths[0], job_date_text(date, day),
+                  date->source, plan->images && plan->path_count > 1 ? "say" : "says");
 }
 
 static trn_status choose(job_plan *plan, planned_encoder *member, size_t first, size_t count, trn_error *err)
@@ -312,9 +350,12 @@ static trn_status choose(job_plan *plan, planned_encoder *member, size_t first, 
         if (!plan->dates[first + t].known && unknown == count) unknown = t;
     }
     trn_status status = trn_encoder_choose_dates(member->encoder, count, unknown < count ? NULL : days, err);
-    if (status == TRN_OK && unknown < count && member->spec->max_dates > 1)
+    if (status != TRN_OK || member->spec->max_dates < 2) return status;
+    if (unknown < count)
         note_unknown(plan, member, first + unknown);
-    return status;
+    else
+        note_known(plan);
+    return TRN_OK;
 }
 
 trn_status job_dates_choose(job_plan *plan, planned_encoder *member, trn_error *err)

@@ -33,7 +33,7 @@ typedef struct job_date {
     size_t path_count;
     trn_scene *scene;
     int *bands; /* [bands of the first date]: where they are in this one */
-    bool known;
+    bool known; /* of images: the names of all say the same date */
     trn_date acquired;
     const char *source; /* what says so */
 } job_date;
@@ -62,6 +62,7 @@ typedef struct job_plan {
     size_t listed_count;
     job_date *dates; /* [date_count]; images: one, the first image */
     size_t date_count;
+    bool date_told;   /* the one date's day was noted */
     trn_scene *scene; /* of the first date; scenes are used by one thread at a time */
     const trn_scene_info *info;
     const char **common_names; /* [info->band_count] */
@@ -139,6 +140,8 @@ double job_band_wavelength(const job_plan *plan, int band);
 /* ---- units.c ---- */
 
 const char *job_unit_name(trn_unit unit);
+/* Whether the file itself scales the band's numbers. */
+bool job_own_scale(const trn_scene_band *band);
 /* Fills scale and offset of every encoder from what the scene's numbers mean to what the encoder wants. */
 trn_status job_units_plan(job_plan *plan, trn_error *err);
 /* Band of the encoder's own table that channel c is, or NULL. */

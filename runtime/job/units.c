@@ -7,22 +7,10 @@
 
 const char *job_unit_name(trn_unit unit)
 {
-    switch (unit) {
-    case TRN_UNIT_REFLECTANCE:
-        return "reflectance";
-    case TRN_UNIT_DECIBEL:
-        return "decibel";
-    case TRN_UNIT_BYTE:
-        return "byte";
-    case TRN_UNIT_KELVIN:
-        return "kelvin";
-    case TRN_UNIT_ANY:
-        break;
-    }
-    return "unknown unit";
+    return unit == TRN_UNIT_ANY ? "unknown unit" : trn_unit_name(unit);
 }
 
-static bool own_scale(const trn_scene_band *band)
+bool job_own_scale(const trn_scene_band *band)
 {
     return band->scale != 1 || band->offset != 0;
 }
@@ -37,7 +25,7 @@ static bool all_bytes(const job_plan *plan, const planned_encoder *member)
 {
     for (size_t c = 0; c < member->channel_count; c++) {
         const trn_scene_band *band = &plan->info->bands[plan->bands[member->channels[c]]];
-        if (band->type != TRN_SAMPLE_U8 || own_scale(band)) return false;
+        if (band->type != TRN_SAMPLE_U8 || job_own_scale(band)) return false;
     }
     return true;
 }
@@ -52,7 +40,7 @@ static void to_physical(const job_plan *plan, const trn_scene_band *band, double
     if (scene->has_scale) {
         *scale = scene->scale / band->scale;
         *offset = scene->offset - band->offset * *scale;
-    } else if (plan->sensor && !own_scale(band)) {
+    } else if (plan->sensor && !job_own_scale(band)) {
         *scale = plan->sensor->scale;
         *offset = plan->sensor->offset;
     }

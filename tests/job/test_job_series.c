@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tiffio.h>
 
 static trn_gpu *gpu;
 
@@ -402,6 +403,79 @@ static void places_of_images(void **state)
     expect_refused(&images, TRN_ERR_ARGUMENT, "images have no dates");
     forget(&scene);
     forget(&images);
+}
+
+/* Images whose names all say one date are of that date, as a scene of that name is; else the date is not
+ * known. What is known is told of with its source. */
+static void dates_of_images(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {{"S2_20180602_a.tif", "S2_20180602_b.tif"},
+                                           {"S2_20180602_a.tif", "S2_20180603_b.tif"},
+                                           {"S2_20180602_a.tif", "b.tif"}};
+    const test_raster raster = {
+        .width = SIDE, .height = SIDE, .bands = BANDS, .type = TEST_RASTER_U16, .value = series_value};
+    int64_t count;
+    brighter = 0;
+    fixture scene = set_up("prithvi-v2-100m-tl", located_settings, TRN_COUNT(located_settings));
+    add_file(&scene, names[0][0], &raster);
+    scene.job.scene.sensor = "hls";
+    scene.job.tile = SIDE;
+    scene.job.tile_vectors = true;
+    scene.encoder.pool = TRN_FEATURES_MEAN;
+    float *window = run_and_read(&scene, &count);
+    assert_non_null(strstr(trn_text_get(&scene.heard.notes),
+                           "S2_20180602_a.tif' is of 2018-06-02: the file's name says so"));
+    for (size_t i = 0; i < TRN_COUNT(names); i++) {
+        fixture images = set_up("prithvi-v2-100m-tl", located_settings, TRN_COUNT(located_settings));
+        add_file(&images, names[i][0], &raster);
+        add_file(&images, names[i][1], &raster);
+        images.job.scene.sensor = "hls";
+        images.job.scene.each = true;
+        images.encoder.pool = TRN_FEATURES_MEAN;
+        float *vectors = run_and_read(&images, &count);
+        assert_int_equal(count, 2 * DIM);
+        for (int row = 0; row < 2; row++) {
+            double error = test_worst_error(vectors + row * DIM, window, DIM, largest(window, DIM));
+            assert_true(i == 0 ? error < 1e-5 : error > 1e-4);
+        }
+        assert_non_null(
+            strstr(trn_text_get(&images.heard.notes),
+                   i ? "do not say one date for all" : "is of 2018-06-02: the names of all images"));
+        free(vectors);
+        forget(&images);
+    }
+    free(window);
+    forget(&scene);
+}
+
+/* The day in a TIFF's tag may be that of processing: the list of dates says that it is from there. */
+static void dates_of_tags(void **state)
+{
+    (void)state;
+    fixture f = located_fixture();
+    f.job.scene.path_count = 1;
+    free(f.paths[1]);
+    f.paths[1] = NULL;
+    add_file(&f, "later.tif",
+             &(test_raster){.width = 2 * SIDE,
+                            .height = SIDE,
+                            .bands = BANDS,
+                            .type = TEST_RASTER_U16,
+                            .value = series_value});
+    TIFF *file = TIFFOpen(f.paths[1], "r+");
+    assert_non_null(file);
+    assert_int_equal(TIFFSetField(file, TIFFTAG_DATETIME, "2018:07:04 10:00:00"), 1);
+    assert_int_equal(TIFFRewriteDirectory(file), 1);
+    TIFFClose(file);
+    trn_error err = {0};
+    trn_job_hooks hooks = {.note = hear, .user = &f.heard};
+    connect(&f);
+    assert_trn_ok(trn_embed_check(&f.job, &hooks, &err), err);
+    assert_non_null(
+        strstr(trn_text_get(&f.heard.notes),
+               "1: S2_20180128.tif (2018-01-28), 2: later.tif (2018-07-04 by the TIFF tag DateTime)"));
+    forget(&f);
 }
 
 /* One date of a series is what that file alone is; a pixel without data in one date is left out of all. */
@@ -849,6 +923,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_series),         cmocka_unit_test(dates_and_places),
         cmocka_unit_test(place_at_the_rim),      cmocka_unit_test(cache_of_many_dates),
+        cmocka_unit_test(dates_of_images),       cmocka_unit_test(dates_of_tags),
         cmocka_unit_test(places_of_images),      cmocka_unit_test(one_date),
         cmocka_unit_test(holes_of_any_date),     cmocka_unit_test(unlike_dates),
         cmocka_unit_test(rectangular_images),    cmocka_unit_test(display_bytes),
