@@ -46,7 +46,8 @@ typedef struct trn_job_scene {
      * valid when it is valid in all of them. */
     const size_t *date_files;
     size_t date_count;
-    /* When each date was taken. NULL: the date in a file's name, else its TIFF tag DateTime, else unknown. */
+    /* When each date was taken. NULL: the date in a file's name, else its TIFF tag DateTime, else unknown.
+     * Images are of the date that the names of all of them say, if they do. */
     const trn_date *acquired;
     size_t acquired_count;
     /* Degrees, for all windows. Not given: by the georeference, where an encoder looks at the place. */

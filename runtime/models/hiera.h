@@ -94,15 +94,13 @@ typedef struct hiera_mask_tables {
 trn_status trn_hiera_mask_make(const hiera_config *config, const hiera_grid *grid, int64_t batch,
                                const uint8_t *keep, trn_arena *arena, hiera_mask_tables *out, trn_error *err);
 
-/* The same as tensors of a graph: constants, or inputs of another mask in every run. */
+/* The same as constants of a graph. */
 typedef struct hiera_mask {
     int64_t kept, hidden_count;
     trn_tensor *pixels;                   /* [B,units] */
     trn_tensor *tokens, *spread, *hidden; /* of TRN_I32 */
 } hiera_mask;
 hiera_mask trn_hiera_mask_constants(trn_graph *graph, const hiera_mask_tables *tables);
-/* Inputs named mask.pixels, mask.tokens, mask.spread, mask.hidden of the sizes in tables. */
-hiera_mask trn_hiera_mask_inputs(trn_graph *graph, const hiera_mask_tables *tables);
 
 /* The encoder of what a mask keeps: the image is zeroed where hidden, hidden tokens are dropped. */
 typedef struct hiera_masked {

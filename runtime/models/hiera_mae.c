@@ -100,16 +100,6 @@ hiera_mask trn_hiera_mask_constants(trn_graph *graph, const hiera_mask_tables *t
     return mask;
 }
 
-hiera_mask trn_hiera_mask_inputs(trn_graph *graph, const hiera_mask_tables *t)
-{
-    hiera_mask mask = {.kept = t->kept, .hidden_count = t->hidden_count};
-    mask.pixels = trn_input(graph, "mask.pixels", TRN_F32, TRN_SHAPE(t->batch, t->units));
-    mask.tokens = trn_input(graph, "mask.tokens", TRN_I32, TRN_SHAPE(t->token_count));
-    mask.spread = trn_input(graph, "mask.spread", TRN_I32, TRN_SHAPE(t->batch * t->cells));
-    if (t->hidden_count) mask.hidden = trn_input(graph, "mask.hidden", TRN_I32, TRN_SHAPE(t->hidden_count));
-    return mask;
-}
-
 /* ---- the encoder of what stays ---- */
 
 /* The image with its hidden units at 0. A step in time stands for time_stride frames. */

@@ -620,7 +620,6 @@ static void add_known(void *user, const char *name, trn_tensor *tensor)
         if (!strcmp(known[i], name)) staged_add(user, name, tensor);
 }
 
-/* The mask comes as inputs, as in training. */
 static void test_autoencoder(void **state)
 {
     (void)state;
@@ -631,15 +630,11 @@ static void test_autoencoder(void **state)
     masked_run run = open_masked(id, settings, TRN_COUNT(settings));
     run.build.stage = add_known;
     begin_masked(&run);
-    hiera_mask mask = trn_hiera_mask_inputs(run.s.graph, &run.tables);
+    hiera_mask mask = trn_hiera_mask_constants(run.s.graph, &run.tables);
     trn_hiera_build_mae(&run.build, run.encoder->state, &decoder, &mask, &out);
     assert_int_equal(run.s.count, 5);
-    const trn_named_data inputs[] = {{"x", run.x.data},
-                                     {"mask.pixels", run.tables.pixels},
-                                     {"mask.tokens", run.tables.tokens},
-                                     {"mask.spread", run.tables.spread},
-                                     {"mask.hidden", run.tables.hidden}};
-    check_masked(id, &run, inputs, TRN_COUNT(inputs));
+    const trn_named_data input = {"x", run.x.data};
+    check_masked(id, &run, &input, 1);
     test_tensor shown = test_golden_output(id, "pred_mask_keep");
     int32_t absent = (int32_t)(2 * run.tables.kept * 4);
     assert_int_equal(shown.count, 2 * run.tables.cells);
