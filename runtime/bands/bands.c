@@ -111,7 +111,7 @@ const char *trn_unit_name(trn_unit unit)
 
 bool trn_band_is_number(const char *name)
 {
-    return *name && !name[strspn(name, "0123456789")];
+    return name && *name && !name[strspn(name, "0123456789")];
 }
 
 const char *trn_band_common(const char *spelling)

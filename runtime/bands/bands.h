@@ -64,7 +64,7 @@ int trn_sensor_band(const trn_sensor *sensor, const char *name);
 /* The common name that a spelling of one means ("NIR_NARROW" -> "nir08", "Red" -> "red"); NULL for any other
  * text, sensors' own names included. */
 const char *trn_band_common(const char *spelling);
-/* Whether a name is none: a band that nobody named is called by its number. */
+/* Whether a name is but a number: what bands that nobody named are called by. NULL is none. */
 bool trn_band_is_number(const char *name);
 /* The common name of the band that may stand in for one that a scene lacks, when the scene's sensor has only
  * one of the two: near infrared is "nir" (broad, Sentinel-2 B08) or "nir08" (narrow, B8A, and what STAC calls

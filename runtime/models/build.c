@@ -48,6 +48,13 @@ static void channel_affine(const trn_encoder *encoder, const trn_encode_options 
     *b = (offset - mean) / std;
 }
 
+int trn_encoder_band_channel(const trn_encoder *encoder, int band)
+{
+    for (size_t i = 0; i < trn_encoder_channel_count(encoder); i++)
+        if (trn_encoder_channel_band(encoder, i) == band) return (int)i;
+    return -1;
+}
+
 trn_tensor *trn_build_ndvi(trn_graph *graph, trn_tensor *red, trn_tensor *nir)
 {
     static const float zero;

@@ -16,15 +16,9 @@ int trn_encoder_channel_band(const trn_encoder *encoder, size_t i)
     return encoder->chosen ? encoder->chosen[i] : (int)i;
 }
 
-int trn_encoder_band_channel(const trn_encoder *encoder, int band)
-{
-    for (size_t i = 0; i < trn_encoder_channel_count(encoder); i++)
-        if (trn_encoder_channel_band(encoder, i) == band) return (int)i;
-    return -1;
-}
-
 static int find_scene_band(const char *wanted, const trn_band_offer *scene, size_t count)
 {
+    if (!wanted) return -1; /* tables name every band, which static analysis does not know */
     for (size_t i = 0; i < count; i++)
         if (scene[i].name && !strcmp(scene[i].name, wanted)) return (int)i;
     for (size_t i = 0; i < count; i++) {
@@ -100,7 +94,7 @@ static bool take_unnamed(const trn_encoder_spec *spec, const trn_band_offer *sce
 {
     if (scene_count != spec->band_count) return false;
     for (size_t i = 0; i < scene_count; i++)
-        if (!scene[i].name || !trn_band_is_number(scene[i].name) || spec->bands[i].group >= 0) return false;
+        if (!trn_band_is_number(scene[i].name) || spec->bands[i].group >= 0) return false;
     for (size_t i = 0; i < scene_count; i++)
         found[i] = (int)i;
     if (!notes) return true;

@@ -279,10 +279,10 @@ static trn_status configure_outputs(trn_encoder *encoder, sam2_state *state, trn
     return TRN_OK;
 }
 
-/* Windows to cover `cells`. */
+/* Windows to cover `cells`; window 0 is all of them. */
 static int64_t windows_over(int64_t cells, int64_t window)
 {
-    return (cells + window - 1) / window;
+    return window > 0 ? (cells + window - 1) / window : 1;
 }
 
 /* Whether a block that halves `cells` in windows has as many windows after as before. */

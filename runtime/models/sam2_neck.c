@@ -20,7 +20,8 @@ static void fill_half(int64_t i, int64_t count, int64_t half, float *out)
     const float turn = 6.283185307179586f;
     float position = (float)(i + 1) / ((float)count + 1e-6f) * turn;
     for (int64_t k = 0; k < half; k++) {
-        float divisor = (float)pow(10000.0, (double)((float)(k / 2 * 2) / (float)half));
+        int64_t even = k - k % 2;
+        float divisor = (float)pow(10000.0, (double)((float)even / (float)half));
         double angle = (double)(position / divisor);
         out[k] = (float)(k % 2 ? cos(angle) : sin(angle));
     }

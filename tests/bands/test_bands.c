@@ -141,7 +141,8 @@ static void names_of_units_and_numbers(void **state)
     (void)state;
     assert_string_equal(trn_unit_name(TRN_UNIT_REFLECTANCE), "reflectance");
     assert_string_equal(trn_unit_name(TRN_UNIT_ANY), "any");
-    assert_true(trn_band_is_number("12") && !trn_band_is_number("") && !trn_band_is_number("B4"));
+    assert_true(trn_band_is_number("12") && !trn_band_is_number("") && !trn_band_is_number(NULL) &&
+                !trn_band_is_number("B4"));
 }
 
 int main(void)
