@@ -241,22 +241,23 @@ static trn_status check_sizes(const trn_encoder *encoder, size_t dim_setting, si
                     encoder->family->settings[heads_setting].key, (long long)heads);
 }
 
-/* The model's own pixels, and the cells that they are. */
+/* The model's own pixels, and the cells that they are. A decoder has positions, too. */
 static trn_status configure_grid(const trn_encoder *encoder, trn_grid_size *size, trn_error *err)
 {
     prithvi_state *state = encoder->state;
-    int64_t patch = trn_encoder_int(encoder, PRITHVI_PATCH), dim = trn_encoder_int(encoder, PRITHVI_DIM);
-    int64_t most = MAX_POSITION_VALUES / dim;
+    int64_t patch = trn_encoder_int(encoder, PRITHVI_PATCH);
+    int64_t dim =
+        TRN_MAX(trn_encoder_int(encoder, PRITHVI_DIM), trn_encoder_int(encoder, PRITHVI_DECODER_DIM));
     trn_status status = trn_encoder_image_size(encoder, PRITHVI_IMG_SIZE, patch, size, err);
     if (status != TRN_OK) return status;
     state->own = (trn_grid_size){size->h / patch, size->w / patch};
-    if (state->own.h * state->own.w <= most) return TRN_OK;
-    return trn_fail(
-        err, TRN_ERR_ARGUMENT,
-        "encoder '%s': img_size=%s has %lld x %lld patches of %lld pixels; with dim=%lld positions of "
-        "at most %lld are computed",
-        encoder->spec.name, trn_encoder_text(encoder, PRITHVI_IMG_SIZE), (long long)state->own.h,
-        (long long)state->own.w, (long long)patch, (long long)dim, (long long)most);
+    if (state->own.h * state->own.w <= MAX_POSITION_VALUES / dim) return TRN_OK;
+    return trn_fail(err, TRN_ERR_ARGUMENT,
+                    "encoder '%s': img_size=%s has %lld x %lld patches of %lld pixels; of %lld channels, "
+                    "positions of at most %lld are computed",
+                    encoder->spec.name, trn_encoder_text(encoder, PRITHVI_IMG_SIZE), (long long)state->own.h,
+                    (long long)state->own.w, (long long)patch, (long long)dim,
+                    (long long)(MAX_POSITION_VALUES / dim));
 }
 
 static trn_status configure(trn_encoder *encoder, trn_error *err)
