@@ -13,6 +13,14 @@ float erf(float x)
     return abs(x) < 1.0 ? small : sign(x) * (1.0 - exp(-q));
 }
 
+// log(1 + u) for u in [0, 1], exact to the last bits also of small u: twice the area tangent of u/(2+u).
+float log1p_unit(float u)
+{
+    float r = u / (2.0 + u), s = r * r;
+    return 2.0 * r * (1.0 + s * (0.33333333 + s * (0.2 + s * (0.14285714 + s * (0.11111111 + s * (0.090909091 +
+           s * 0.076923077))))));
+}
+
 // tanh that stays finite for large arguments on every driver.
 float tanh_safe(float x)
 {

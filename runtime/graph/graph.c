@@ -371,6 +371,16 @@ static bool reads(const trn_node *node, const trn_tensor *base, int before)
     return false;
 }
 
+static void mark_update(const trn_state_update *update, bool *marks)
+{
+    const trn_weights_update *weights = update->weights;
+    const trn_tensor *values[] = {update->value, weights ? weights->now : NULL,
+                                  weights ? weights->norm : NULL};
+    for (int i = 0; i < 3; i++) {
+        if (values[i] && values[i]->producer) marks[values[i]->producer->id] = true;
+    }
+}
+
 trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err)
 {
     trn_status status = trn_graph_status(graph, err);
@@ -386,7 +396,7 @@ trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err)
         if (base->producer) marks[base->producer->id] = true;
     }
     for (size_t i = 0; i < graph->update_count; i++)
-        marks[graph->updates[i].value->producer->id] = true;
+        mark_update(&graph->updates[i], marks);
     for (size_t n = graph->node_count; n-- > 0;) {
         const trn_node *node = graph->nodes[n];
         if (!marks[n]) continue;

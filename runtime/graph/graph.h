@@ -73,6 +73,27 @@ trn_tensor *trn_state(trn_graph *graph, const char *name, trn_shape shape, trn_f
  * a run computes, new values of other states too, sees the old ones. Once for each state. trn_reference_run
  * updates nothing. */
 void trn_update(trn_graph *graph, trn_tensor *state, trn_tensor *value);
+/* The same for the step of an optimiser: one kernel changes weights, and what is remembered of them, in
+ * place, so that new values take no memory. Formulas: nn.h, "optimisers". All states have the shape of the
+ * weights, and so has the gradient; each is updated once. */
+typedef enum trn_step_rule { TRN_STEP_ADAMW, TRN_STEP_SGD } trn_step_rule;
+typedef struct trn_weights_update {
+    trn_step_rule rule;
+    trn_tensor *weights;
+    trn_tensor *first, *second; /* states. AdamW: both moments; SGD: the momentum or NULL, and NULL */
+    trn_tensor *average;        /* state of the moving average of the weights, or NULL */
+    trn_tensor *gradient;
+    /* 4 floats: learning rate, 1/(1 - beta1^t), 1/sqrt(1 - beta2^t), 1 when the average begins, else 0 */
+    trn_tensor *now;
+    /* 1 float, of all gradients, used when max_norm > 0: the gradient is multiplied by min(1, max_norm /
+     * (norm + 1e-6)), and a norm that is not finite leaves all as it was, but the average begins. */
+    trn_tensor *norm;
+    double lr_scale, decay, beta1, beta2, eps, max_norm, average_keeps; /* beta1 of SGD: the momentum */
+    /* decay * weights is added to the gradient; else lr * decay * weights is taken off the weights */
+    bool coupled;
+    bool nesterov; /* of SGD */
+} trn_weights_update;
+void trn_update_weights(trn_graph *graph, const trn_weights_update *update);
 /* Chooses the parameters that learn. From now on trn_param makes a state of each whose name `learns` accepts,
  * and a constant of the others, so that whole encoders can be built to be trained, in all or in part; a state
  * that is asked for again is the same tensor. NULL: none learns, as in the beginning. user must live until
@@ -172,6 +193,9 @@ trn_tensor *trn_pad(trn_graph *graph, trn_tensor *x, int axis, int64_t before, i
 /* index [n] of TRN_I32: out axis = x[.., index[i], ..]; a constant index is checked when the graph is built,
  * others are clamped */
 trn_tensor *trn_gather(trn_graph *graph, trn_tensor *x, int axis, trn_tensor *index);
+/* labels [..] of TRN_I32 -> [..,classes]: 1 at the label, else 0. Rows of the label `ignored` are 0; rows of
+ * any other label outside of [0, classes) are NaN, so that a wrong label cannot pass unseen. No gradient. */
+trn_tensor *trn_one_hot(trn_graph *graph, trn_tensor *labels, int classes, int32_t ignored);
 typedef enum trn_reduce_kind { TRN_REDUCE_SUM, TRN_REDUCE_MEAN, TRN_REDUCE_MAX } trn_reduce_kind;
 trn_tensor *trn_reduce(trn_graph *graph, trn_tensor *x, int axis, trn_reduce_kind kind, bool keep_axis);
 

@@ -10,7 +10,8 @@ typedef struct trn_named_output {
 } trn_named_output;
 
 typedef struct trn_state_update {
-    trn_tensor *state, *value; /* both own their memory */
+    trn_tensor *state, *value;         /* both own their memory */
+    const trn_weights_update *weights; /* NULL, or the step that changes the state with others, in place */
 } trn_state_update;
 
 struct trn_graph {
@@ -143,9 +144,19 @@ struct trn_lower {
 trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err);
 void trn_lower_free(trn_lower *lower);
 
-/* ---- update.c ---- */
+/* ---- update.c, update_weights.c ---- */
 
-/* Steps that copy new values into their states, behind all others. */
+/* Whether it is a state; else the graph has failed. */
+bool trn_update_may(trn_graph *graph, trn_tensor *state);
+/* The value, kept to the end of a run, when it is computed; a copy of it when it is not and `copied`. NULL
+ * when the graph has failed. */
+trn_tensor *trn_update_keep(trn_graph *graph, trn_tensor *value, bool copied);
+/* One more update; the graph fails when the state has one. */
+void trn_update_append(trn_graph *graph, trn_tensor *state, trn_tensor *value,
+                       const trn_weights_update *weights);
+trn_status trn_lower_weights(trn_lower *lower, const trn_weights_update *update, trn_error *err);
+
+/* Steps that give states their new values, behind all others. */
 trn_status trn_lower_updates(trn_lower *lower, trn_error *err);
 
 /* ---- plan.c: memory by lifetime ---- */

@@ -31,6 +31,8 @@
     ROW(tanh, 1, 0, tanh_safe(a), g * (1.0 - tanh_safe(a) * tanh_safe(a)), 0.0, 0.0)                        \
     ROW(sigmoid, 1, 0, 1.0 / (1.0 + exp(-a)),                                                               \
         g * exp(-abs(a)) / ((1.0 + exp(-abs(a))) * (1.0 + exp(-abs(a)))), 0.0, 0.0)                         \
+    ROW(softplus, 1, 0, (a > 0.0 ? a : 0.0) + log1p_unit(exp(-abs(a))), g / (1.0 + exp(-a)), 0.0, 0.0)      \
+    ROW(pow, 1, 1, a <= 0.0 ? 0.0 : pow(a, k0), a <= 0.0 ? 0.0 : g * k0 * pow(a, k0 - 1.0), 0.0, 0.0)       \
     ROW(relu, 1, 0, a > 0.0 ? a : 0.0, a > 0.0 ? g : 0.0, 0.0, 0.0)                                         \
     ROW(silu, 1, 0, a / (1.0 + exp(-a)),                                                                    \
         g * (1.0 / (1.0 + exp(-a))) * (1.0 + a * (1.0 - 1.0 / (1.0 + exp(-a)))), 0.0, 0.0)                  \
@@ -60,6 +62,7 @@ static const pointwise_row rows[] = {ROWS(ROW_TEXT)};
 /* The rows as C: the GLSL names that differ in C are mapped here. */
 #define abs(x) fabs(x)
 #define tanh_safe(x) tanh(x)
+#define log1p_unit(x) log1p(x)
 #define sin_precise(x) sin(x)
 #define cos_precise(x) cos(x)
 #define k0 k[0]
@@ -82,6 +85,7 @@ static const pointwise_row rows[] = {ROWS(ROW_TEXT)};
 ROWS(ROW_C)
 #undef abs
 #undef tanh_safe
+#undef log1p_unit
 #undef sin_precise
 #undef cos_precise
 #undef k0
@@ -330,8 +334,8 @@ static void case_broadcasts(trn_graph *graph)
 
 static void case_activations(trn_graph *graph)
 {
-    static const char *const names[] = {"gelu", "gelu_tanh", "relu", "silu", "sigmoid", "tanh",
-                                        "exp",  "sin",       "cos",  "abs",  "square",  "neg"};
+    static const char *const names[] = {"gelu", "gelu_tanh", "relu", "silu",   "sigmoid", "tanh",    "exp",
+                                        "sin",  "cos",       "abs",  "square", "neg",     "softplus"};
     trn_tensor *x = trn_input(graph, "x*4", TRN_F32, TRN_SHAPE(1237));
     for (size_t i = 0; i < TRN_COUNT(names); i++)
         trn_output_add(graph, names[i], trn_unary(graph, names[i], x));
@@ -344,6 +348,7 @@ static void case_domain(trn_graph *graph)
     trn_output_add(graph, "sqrt", trn_unary(graph, "sqrt", x));
     trn_output_add(graph, "rsqrt", trn_pointwise(graph, "rsqrt", &x, 1, (float[]){0.01f}, 1));
     trn_output_add(graph, "div", trn_div(graph, trn_input(graph, "z", TRN_F32, TRN_SHAPE(1, 3)), x));
+    trn_output_add(graph, "pow", trn_pointwise(graph, "pow", &x, 1, (float[]){1.5f}, 1));
     trn_output_add(graph, "clamp", trn_pointwise(graph, "clamp", &x, 1, (float[]){0.5f, 1.5f}, 2));
 }
 
