@@ -1,5 +1,6 @@
-/* nn: blocks made of operators. A block asks its parameters from a trn_parameters by name and adds operators
- * to a graph. Building errors are kept by the graph (see graph.h), so blocks return a tensor or NULL. */
+/* nn: blocks made of operators, losses and optimisers. A block asks its parameters from a trn_parameters by
+ * name and adds operators to a graph. Building errors are kept by the graph (see graph.h), so blocks return a
+ * tensor or NULL. */
 #ifndef TRN_NN_H
 #define TRN_NN_H
 
@@ -63,6 +64,146 @@ void trn_sincos(int dims, double position, double exponent_step, float *out);
  * the frequency 1/10000^(2k/dims) and its product with the position are rounded to float32 before sine and
  * cosine. */
 void trn_sincos_f32(int dims, float position, float *out);
+
+/* ---- losses: each is a graph of one number, [1], that trn_gradients takes ----
+ *
+ * logits [B,C,..]: [B,C] of images, [B,C,h,w] of maps. labels [B,..] of TRN_I32: a class in [0, C), or
+ * `ignored`; any other label makes the loss NaN. A mean over nothing (all labels ignored) is 0, and so are
+ * its gradients, where PyTorch has NaN. P is the set of places with a label. */
+
+typedef struct trn_class_loss_desc {
+    int32_t ignored;           /* a label that is none, 255 or -100 say; it may also be one of the classes */
+    float label_smoothing;     /* of cross entropy, in [0, 1] */
+    trn_tensor *class_weights; /* [C], or NULL: all 1 */
+} trn_class_loss_desc;
+/* -sum over P and c of w_c q_c log softmax(z)_c / sum over P of w_label, with q = (1 - smoothing) [c = label]
+ * + smoothing / C. Source: torch.nn.CrossEntropyLoss. */
+trn_tensor *trn_loss_cross_entropy(trn_graph *graph, trn_tensor *logits, trn_tensor *labels,
+                                   const trn_class_loss_desc *desc);
+/* Mean over all C classes, weighted by class_weights, of 1 - I_c / max((S_c + T_c)/2, 1e-7), 0 for classes
+ * that no label has. Over the whole batch I_c is the sum of softmax(z)_c where c is the label, S_c the sum of
+ * softmax(z)_c, T_c the number of labels. Source: segmentation_models_pytorch, DiceLoss (multiclass). */
+trn_tensor *trn_loss_dice(trn_graph *graph, trn_tensor *logits, trn_tensor *labels,
+                          const trn_class_loss_desc *desc);
+/* The same of 1 - I_c / max(S_c + T_c - I_c, 1e-7). Source: as above, JaccardLoss. */
+trn_tensor *trn_loss_jaccard(trn_graph *graph, trn_tensor *logits, trn_tensor *labels,
+                             const trn_class_loss_desc *desc);
+
+typedef struct trn_focal_desc {
+    int32_t ignored;
+    bool softmax;         /* of the label's softmax; else one sigmoid a class, against the rest */
+    float gamma;          /* 2 usually; >= 0 */
+    float alpha;          /* weight of the class against the rest in (0, 1); 0: none */
+    bool normalized;      /* a class's terms are divided by max(sum over P of (1 - p)^gamma, 1e-6) */
+    bool mean_of_classes; /* mean over classes, not sum */
+} trn_focal_desc;
+/* softmax: mean over P of -(1 - p)^gamma log p, p = softmax(z)_label. Source: Lin et al. 2017.
+ * Else: sum over classes of the mean over P of (1 - p)^gamma BCE a, where p is sigmoid(z_c) or, when c is not
+ * the label, 1 - sigmoid(z_c), and a is alpha or 1 - alpha. Source: segmentation_models_pytorch, FocalLoss
+ * (multiclass); version 0.5 sums over classes, later ones take the mean; terratorch normalizes. */
+trn_tensor *trn_loss_focal(trn_graph *graph, trn_tensor *logits, trn_tensor *labels,
+                           const trn_focal_desc *desc);
+
+/* Several labels at once: logits, targets [B,C,..] or [B] of the same shape, targets in [0, 1].
+ * Mean of -(w_c t log sigmoid(z) + (1 - t) log(1 - sigmoid(z))); positive_weights w [C], of the last axis
+ * when there is one only, or NULL: 1. Source: torch.nn.BCEWithLogitsLoss. */
+trn_tensor *trn_loss_binary(trn_graph *graph, trn_tensor *logits, trn_tensor *targets,
+                            trn_tensor *positive_weights);
+/* Mean of the above over what is there (weighted by t) plus its mean over what is not (weighted by 1 - t), so
+ * that rare labels count as much as their absence. Source: GEO-Bench's BigEarthNet protocol. */
+trn_tensor *trn_loss_binary_balanced(trn_graph *graph, trn_tensor *logits, trn_tensor *targets);
+
+/* Mean of (a - b)^2; shapes are equal. */
+trn_tensor *trn_loss_mse(trn_graph *graph, trn_tensor *a, trn_tensor *b);
+/* Mean of 1 - a.b / (|a| |b|) over vectors along the last axis, norms held above 1e-8; shapes are equal. */
+trn_tensor *trn_loss_cosine(trn_graph *graph, trn_tensor *a, trn_tensor *b);
+/* T^2 sum over c of p_c (log p_c - log q_c), p = softmax(teacher / T), q = softmax(student / T), mean over
+ * batch and places; both [B,C,..]. Source: Hinton et al. 2015. */
+trn_tensor *trn_loss_distill(trn_graph *graph, trn_tensor *student, trn_tensor *teacher, float temperature);
+
+/* ---- optimisers ----
+ *
+ * With t = 1, 2, .. the number of the step, lr its learning rate times the parameter's lr_scale, g the
+ * gradient (clipped), w the weights, d the parameter's weight decay:
+ * - AdamW: w -= lr d w; m += (1 - beta1)(g - m); v += (1 - beta2)(g^2 - v);
+ *   w -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+ *   Source: Loshchilov and Hutter 2019, torch.optim.AdamW.
+ * - SGD: w -= lr d w; b = momentum b + g; w -= lr b, or lr (g + momentum b) with nesterov.
+ *   Source: torch.optim.SGD, dampening 0.
+ * - coupled_decay adds d w to g instead of taking lr d w off w, as torch.optim.SGD does.
+ * - Clipping: every g is multiplied by min(1, max_norm / (norm + 1e-6)), norm over all gradients. A step
+ * whose norm is not finite leaves weights and moments as they were; the output TRN_GRADIENT_NORM shows it.
+ *   Source: torch.nn.utils.clip_grad_norm_.
+ * - Average: a = average a + (1 - average) w, beginning with the weights before the first step.
+ *
+ * The steps run in one kernel for each parameter, in place, when a run is over (trn_update_weights). Not one
+ * for all of them: parameters and states are tensors of their own, and a kernel binds eight at most. */
+
+typedef enum trn_optimizer_kind { TRN_ADAMW, TRN_SGD } trn_optimizer_kind;
+typedef struct trn_learning_rule {
+    double lr_scale, weight_decay;
+} trn_learning_rule;
+typedef struct trn_optimizer_desc {
+    trn_optimizer_kind kind;
+    double beta1, beta2, eps; /* AdamW: 0.9, 0.999, 1e-8 usually */
+    double momentum;          /* SGD; 0: none */
+    bool nesterov;
+    double weight_decay;
+    bool coupled_decay;
+    double max_norm; /* 0: gradients are not clipped */
+    double average;  /* what the moving average keeps in a step, 0.9999 say; 0: there is none */
+    /* NULL, or what is special of a parameter. *rule comes as {1, weight_decay}, and with a decay of 0 for
+     * vectors (biases, norms, layer scales) and for position embeddings and tokens. user is needed while
+     * building only. */
+    void (*rule)(void *user, const char *name, const trn_shape *shape, trn_learning_rule *rule);
+    void *user;
+} trn_optimizer_desc;
+
+/* Layers for learning rates that fall with depth: 0 for patch and position embeddings and tokens, n + 1 for
+ * what is below "blocks.n." or "layers.n.", depth + 1 for the rest (norm, heads). Scale: factor^(depth + 1 -
+ * layer). Source: BEiT, MAE's fine-tuning. */
+int trn_layer_of(const char *name, int depth);
+double trn_layer_scale(double factor, int layer, int depth);
+
+#define TRN_OPTIMIZER_INPUT "optimizer.now"    /* input [4]: see trn_optimizer_now */
+#define TRN_GRADIENT_NORM "optimizer.gradnorm" /* output [1], when max_norm > 0: the norm before clipping */
+
+typedef struct trn_learner {
+    const char *name;
+    trn_tensor *weights;  /* a state */
+    trn_tensor *gradient; /* of its shape; NULL: the loss does not depend on it, and it stays as it is */
+} trn_learner;
+/* Adds the steps of an optimiser. The weights become outputs under their names, and so does what is
+ * remembered of them: "adamw.m.<name>", "adamw.v.<name>", "sgd.momentum.<name>", "average.<name>", all of
+ * their shape, zeros in the beginning; trn_exec_set and trn_exec_get take them from and into checkpoints. */
+trn_status trn_optimizer_add(trn_graph *graph, const trn_optimizer_desc *desc, const trn_learner *learners,
+                             int count, trn_error *err);
+/* The same for all parameters that learn (trn_graph_train), with the gradients of loss. */
+trn_status trn_optimizer_minimize(trn_graph *graph, trn_tensor *loss, const trn_optimizer_desc *desc,
+                                  trn_error *err);
+/* What TRN_OPTIMIZER_INPUT takes in step 0, 1, ..: the learning rate and the corrections of the moments. */
+void trn_optimizer_now(const trn_optimizer_desc *desc, int64_t step, double lr, float out[4]);
+/* Square root of the sum of all squares, [1]; count >= 1. */
+trn_tensor *trn_gradient_norm(trn_graph *graph, trn_tensor *const *grads, int count);
+
+/* Learning rate by step. In the first `warmup` steps it grows from `start` to `base` in a straight line; then
+ * constant: base; cosine: last + (base - last)(1 + cos(pi x))/2 with x from 0 to 1 at `steps`, last beyond;
+ * step: base * factor^floor((step - warmup)/every), at least last. */
+typedef enum trn_schedule_kind {
+    TRN_SCHEDULE_CONSTANT,
+    TRN_SCHEDULE_COSINE,
+    TRN_SCHEDULE_STEP
+} trn_schedule_kind;
+typedef struct trn_schedule {
+    trn_schedule_kind kind;
+    double base, start, last;
+    int64_t warmup, steps;
+    int64_t every;
+    double factor;
+} trn_schedule;
+trn_status trn_schedule_check(const trn_schedule *schedule, trn_error *err);
+/* step 0, 1, ..; of a schedule that was checked */
+double trn_schedule_at(const trn_schedule *schedule, int64_t step);
 
 #ifdef __cplusplus
 }
