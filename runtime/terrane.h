@@ -12,6 +12,7 @@
 #include "models.h"
 #include "compose.h"
 #include "raster.h"
+#include "data.h"
 #include "export.h"
 #include "job.h"
 

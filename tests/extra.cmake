@@ -5,6 +5,12 @@ foreach(test_of_lua test_recipe test_recipe_reconstruct)
   endif()
 endforeach()
 
+foreach(test_of_data test_data test_data_hostile test_data_batches)
+  if(TARGET ${test_of_data})
+    target_link_libraries(${test_of_data} PRIVATE PkgConfig::HDF5)
+  endif()
+endforeach()
+
 # The install test builds programs against what this build installs.
 find_program(TRN_CXX NAMES c++ g++ clang++ REQUIRED)
 add_dependencies(test_install terrane_command)
