@@ -349,7 +349,7 @@ trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *me
 {
     static const trn_compose_options defaults;
     trn_tensor *parts[MAX_MEMBERS] = {NULL};
-    trn_features features[MAX_MEMBERS];
+    trn_features features[MAX_MEMBERS] = {{0}};
     *out = NULL;
     if (!options) options = &defaults;
     trn_status status = trn_graph_status(graph, err);

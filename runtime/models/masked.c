@@ -83,7 +83,7 @@ trn_status trn_masked_create(const char *name, const trn_setting *settings, size
 
 trn_patch_size trn_masked_patch(const trn_encoder *encoder)
 {
-    return encoder->masked ? encoder->masked->patch(encoder) : (trn_patch_size){0};
+    return encoder->masked ? encoder->masked->patch(encoder) : (trn_patch_size){1, 1};
 }
 
 /* ---- building ---- */

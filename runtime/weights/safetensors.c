@@ -85,7 +85,8 @@ static trn_status get_range(const cJSON *item, const char *name, uint64_t data_s
 {
     int64_t begin, end;
     const cJSON *first = cJSON_GetArrayItem(item, 0), *second = first ? first->next : NULL;
-    if (!cJSON_IsArray(item) || !get_integer(first, &begin) || !get_integer(second, &end) || second->next)
+    if (!cJSON_IsArray(item) || !second || second->next || !get_integer(first, &begin) ||
+        !get_integer(second, &end))
         return trn_fail(err, TRN_ERR_FORMAT, "tensor '%s' has no [begin, end] as data_offsets", name);
     if (begin > end || (uint64_t)end > data_size)
         return trn_fail(

@@ -154,7 +154,7 @@ static trn_status write_safetensors(trn_weights_writer *writer, trn_error *err)
         status = trn_fail_errno(err, "write", "the header");
     trn_text_free(&header);
     for (size_t i = 0; status == TRN_OK && i < writer->count; i++) {
-        const float *values;
+        const float *values = NULL;
         size_t bytes = trn_write_bytes(&writer->tensors[i]);
         status = trn_write_values(writer, i, &values, err);
         if (status == TRN_OK && bytes && fwrite(values, bytes, 1, writer->file) != 1)
