@@ -119,8 +119,9 @@ static trn_status measure_planes(const trn_dataset *dataset, const hdf5_file *fi
     return TRN_OK;
 }
 
-static trn_status read_planes(const trn_dataset *dataset, const hdf5_file *file, data_image *image,
-                              trn_error *err)
+/* The size of a sample is that of its largest band, also when only the mask is wanted. */
+static trn_status read_planes(const trn_dataset *dataset, const hdf5_file *file, bool pixels,
+                              data_image *image, trn_error *err)
 {
     size_t bands = dataset->info.band_count, bytes = 0;
     plane_size *planes = calloc(bands, sizeof *planes);
@@ -128,13 +129,13 @@ static trn_status read_planes(const trn_dataset *dataset, const hdf5_file *file,
     image->height = image->width = 0;
     trn_status status = measure_planes(dataset, file, planes, image, err);
     size_t area = (size_t)image->height * (size_t)image->width;
-    if (status == TRN_OK) {
-        bool fits = trn_mul_size(area * sizeof(float), bands, &bytes);
-        image->pixels = fits ? malloc(bytes) : NULL;
-        if (!image->pixels) status = trn_fail_memory(err, bytes, "a sample");
-    }
+    if (status != TRN_OK || !pixels) goto done;
+    bool fits = trn_mul_size(area * sizeof(float), bands, &bytes);
+    image->pixels = fits ? malloc(bytes) : NULL;
+    if (!image->pixels) status = trn_fail_memory(err, bytes, "a sample");
     for (size_t b = 0; b < bands && status == TRN_OK; b++)
         status = read_plane(file, &planes[b], image->height, image->width, image->pixels + b * area, err);
+done:
     free(planes);
     return status;
 }
@@ -146,8 +147,8 @@ static void narrow(const int64_t *from, size_t count, int32_t *out)
         out[i] = from[i] >= INT32_MIN && from[i] <= INT32_MAX ? (int32_t)from[i] : INT32_MIN;
 }
 
-/* The mask at its own size when the pixels are not wanted, else at theirs. */
-static trn_status read_mask(const hdf5_file *file, data_image *image, bool sized, trn_error *err)
+/* A mask of another size than the bands is brought to theirs. */
+static trn_status read_mask(const hdf5_file *file, data_image *image, trn_error *err)
 {
     const char *name = find_mask(file);
     if (!name) return trn_fail(err, TRN_ERR_FORMAT, "it has no dataset 'label'");
@@ -157,23 +158,16 @@ static trn_status read_mask(const hdf5_file *file, data_image *image, bool sized
     size_t area = (size_t)plane.height * (size_t)plane.width;
     int64_t *stored = alloc_plane(plane.height, plane.width, sizeof *stored);
     int32_t *mask = alloc_plane(plane.height, plane.width, sizeof *mask);
-    status = stored && mask ? hdf5_read(file, name, HDF5_INTEGERS, plane.height, plane.width, stored, err)
-                            : trn_fail_memory(err, area * sizeof *stored, "a mask");
-    if (status == TRN_OK) narrow(stored, area, mask);
-    free(stored);
-    if (status == TRN_OK && sized && (plane.height != image->height || plane.width != image->width)) {
-        int32_t *larger = alloc_plane(image->height, image->width, sizeof *larger);
-        if (larger)
-            data_resize_nearest(mask, plane.height, plane.width, larger, image->height, image->width);
-        else
-            status = trn_fail_memory(err, area * sizeof *mask, "a mask");
-        free(mask);
-        mask = larger;
-    } else {
-        image->height = plane.height;
-        image->width = plane.width;
+    image->mask = alloc_plane(image->height, image->width, sizeof *image->mask);
+    status = stored && mask && image->mask
+                 ? hdf5_read(file, name, HDF5_INTEGERS, plane.height, plane.width, stored, err)
+                 : trn_fail_memory(err, area * sizeof *stored, "a mask");
+    if (status == TRN_OK) {
+        narrow(stored, area, mask);
+        data_resize_nearest(mask, plane.height, plane.width, image->mask, image->height, image->width);
     }
-    image->mask = mask;
+    free(stored);
+    free(mask);
     return status;
 }
 
@@ -197,9 +191,10 @@ static trn_status read_geobench(const trn_dataset *dataset, const data_sample *s
     trn_status status = hdf5_open(&file, path, err);
     free(path);
     if (status != TRN_OK) return status;
-    if (wanted.pixels) status = read_planes(dataset, &file, image, err);
-    if (status == TRN_OK && wanted.labels && dataset->info.task == TRN_TASK_SEGMENTATION)
-        status = read_mask(&file, image, wanted.pixels, err);
+    bool mask = wanted.labels && dataset->info.task == TRN_TASK_SEGMENTATION;
+    if (wanted.pixels || mask) status = read_planes(dataset, &file, wanted.pixels, image, err);
+    if (status == TRN_OK && mask)
+        status = read_mask(&file, image, err);
     else if (status == TRN_OK && wanted.labels)
         status = read_pickle(&file, &image->label, err);
     hdf5_close(&file);

@@ -177,6 +177,29 @@ static void reads_masks(void **state)
     trn_dataset_close(dataset);
 }
 
+/* The size of a sample is its bands', whether they are read or not. */
+static void small_masks_are_brought_to_the_bands(void **state)
+{
+    (void)state;
+    const char *dir = test_temp_dir();
+    hid_t file = create_sample(dir, "a");
+    float red[16] = {0};
+    uint8_t mask[4] = {0, 1, 2, 1};
+    add_plane(file, "Red", H5T_NATIVE_FLOAT, 4, 4, red);
+    add_plane(file, "label", H5T_NATIVE_UINT8, 2, 2, mask);
+    H5Fclose(file);
+    write_text(dir, "default_partition.json", "{\"train\": [\"a\"], \"valid\": [], \"test\": []}");
+    trn_dataset *dataset = open_dataset(dir, &(trn_dataset_options){.class_count = 3});
+    int32_t with[16], alone[16];
+    trn_error err = {0};
+    free(read_pixels(dataset, TRN_SPLIT_TRAIN, 0, with));
+    assert_trn_ok(trn_dataset_read(dataset, TRN_SPLIT_TRAIN, 0, NULL, alone, &err), err);
+    assert_memory_equal(with, alone, sizeof with);
+    for (int i = 0; i < 16; i++)
+        assert_int_equal(with[i], mask[i / 8 * 2 + i % 4 / 2]);
+    trn_dataset_close(dataset);
+}
+
 static void several_dates_are_a_choice(void **state)
 {
     (void)state;
@@ -604,6 +627,7 @@ int main(void)
         cmocka_unit_test(bands_are_chosen_by_any_of_their_names),
         cmocka_unit_test(partitions_are_subsets),
         cmocka_unit_test(reads_masks),
+        cmocka_unit_test(small_masks_are_brought_to_the_bands),
         cmocka_unit_test(several_dates_are_a_choice),
         cmocka_unit_test(reads_several_labels),
         cmocka_unit_test(reads_real_eurosat),
