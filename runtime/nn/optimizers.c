@@ -8,16 +8,22 @@
 
 /* ---- rules for single parameters ---- */
 
+/* Number of the layer that a part of a name begins with ("blocks.3."), or -1. */
+static long layer_at(const char *part)
+{
+    bool numbered = trn_starts_with(part, "blocks.") || trn_starts_with(part, "layers.");
+    return numbered && isdigit((unsigned char)part[7]) ? strtol(part + 7, NULL, 10) : -1;
+}
+
 int trn_layer_of(const char *name, int depth)
 {
     static const char *const below[] = {"patch_embed", "pos_embed", "cls_token", "reg_token",
                                         "register_tokens"};
-    for (const char *at = name; at && *at; at = strchr(at, '.')) {
-        at += *at == '.';
-        bool numbered = trn_starts_with(at, "blocks.") || trn_starts_with(at, "layers.");
-        if (!numbered || !isdigit((unsigned char)at[7])) continue;
-        long layer = strtol(at + 7, NULL, 10);
-        return (int)TRN_MIN(layer, (long)depth) + 1;
+    for (const char *part = name;; part++) {
+        long layer = layer_at(part);
+        if (layer >= 0) return (int)TRN_MIN(layer, (long)depth) + 1;
+        part = strchr(part, '.');
+        if (!part) break;
     }
     for (size_t i = 0; i < TRN_COUNT(below); i++) {
         if (strstr(name, below[i])) return 0;

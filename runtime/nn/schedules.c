@@ -30,7 +30,8 @@ double trn_schedule_at(const trn_schedule *schedule, int64_t step)
         return s->last + (s->base - s->last) * 0.5 * (1 + cos(pi * done));
     }
     case TRN_SCHEDULE_STEP:
-        return TRN_MAX(s->base * pow(s->factor, (double)(step / s->every)), s->last);
+        step /= s->every; /* how often it dropped */
+        return TRN_MAX(s->base * pow(s->factor, (double)step), s->last);
     default:
         return s->base;
     }
