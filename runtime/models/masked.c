@@ -83,7 +83,7 @@ trn_status trn_masked_create(const char *name, const trn_setting *settings, size
 
 trn_patch_size trn_masked_patch(const trn_encoder *encoder)
 {
-    return encoder->masked ? encoder->masked->patch(encoder) : (trn_patch_size){1, 1};
+    return encoder->masked ? encoder->masked->patch(encoder) : (trn_patch_size){0};
 }
 
 /* ---- building ---- */
@@ -92,7 +92,7 @@ trn_patch_size trn_masked_patch(const trn_encoder *encoder)
 static trn_status count_patches(const trn_encoder *encoder, const trn_build *build, int64_t *patches,
                                 trn_error *err)
 {
-    trn_patch_size patch = trn_masked_patch(encoder);
+    trn_patch_size patch = encoder->masked->patch(encoder);
     *patches = build->dates / patch.dates * (build->height / patch.side) * (build->width / patch.side);
     if (build->dates % patch.dates)
         return trn_fail(err, TRN_ERR_ARGUMENT,
