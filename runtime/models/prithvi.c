@@ -68,42 +68,26 @@ static const trn_setting_rule settings[PRITHVI_SETTINGS] = {
 #define SIZE_300M "dim=1024 depth=24 heads=16 "
 #define SIZE_600M "patch=14 dim=1280 depth=32 heads=16 "
 
+#define CONFIG(name, title, file, parameters, values)                                                        \
+    {                                                                                                        \
+        {name, "prithvi", title, LICENCE, SOURCE file, parameters, 0, NULL}, values, NULL, "encoder."        \
+    }
+
 static const trn_model_config configs[] = {
-    {{"prithvi-v1-100m", "prithvi", "Prithvi-EO 1.0 100M", LICENCE,
-      SOURCE "Prithvi-EO-1.0-100M/resolve/main/Prithvi_EO_V1_100M.pt", 86237184, 0, NULL},
-     "frames=3 statistics=v1",
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-tiny-tl", "prithvi", "Prithvi-EO 2.0 tiny, time and location", LICENCE,
-      SOURCE "Prithvi-EO-2.0-tiny-TL/resolve/main/Prithvi_EO_V2_tiny_TL.pt", 5634050, 0, NULL},
-     SIZE_TINY TL,
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-100m-tl", "prithvi", "Prithvi-EO 2.0 100M, time and location", LICENCE,
-      SOURCE "Prithvi-EO-2.0-100M-TL/resolve/main/Prithvi_EO_V2_100M_TL.pt", 86237186, 0, NULL},
-     TL,
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-300m", "prithvi", "Prithvi-EO 2.0 300M", LICENCE,
-      SOURCE "Prithvi-EO-2.0-300M/resolve/main/Prithvi_EO_V2_300M.pt", 303886336, 0, NULL},
-     SIZE_300M,
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-300m-tl", "prithvi", "Prithvi-EO 2.0 300M, time and location", LICENCE,
-      SOURCE "Prithvi-EO-2.0-300M-TL/resolve/main/Prithvi_EO_V2_300M_TL.pt", 303886338, 0, NULL},
-     SIZE_300M TL,
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-600m", "prithvi", "Prithvi-EO 2.0 600M", LICENCE,
-      SOURCE "Prithvi-EO-2.0-600M/resolve/main/Prithvi_EO_V2_600M.pt", 631188480, 0, NULL},
-     SIZE_600M,
-     NULL,
-     "encoder."},
-    {{"prithvi-v2-600m-tl", "prithvi", "Prithvi-EO 2.0 600M, time and location", LICENCE,
-      SOURCE "Prithvi-EO-2.0-600M-TL/resolve/main/Prithvi_EO_V2_600M_TL.pt", 631188482, 0, NULL},
-     SIZE_600M TL,
-     NULL,
-     "encoder."},
+    CONFIG("prithvi-v1-100m", "Prithvi-EO 1.0 100M", "Prithvi-EO-1.0-100M/resolve/main/Prithvi_EO_V1_100M.pt",
+           86237184, "frames=3 statistics=v1"),
+    CONFIG("prithvi-v2-tiny-tl", "Prithvi-EO 2.0 tiny, time and location",
+           "Prithvi-EO-2.0-tiny-TL/resolve/main/Prithvi_EO_V2_tiny_TL.pt", 5634050, SIZE_TINY TL),
+    CONFIG("prithvi-v2-100m-tl", "Prithvi-EO 2.0 100M, time and location",
+           "Prithvi-EO-2.0-100M-TL/resolve/main/Prithvi_EO_V2_100M_TL.pt", 86237186, TL),
+    CONFIG("prithvi-v2-300m", "Prithvi-EO 2.0 300M", "Prithvi-EO-2.0-300M/resolve/main/Prithvi_EO_V2_300M.pt",
+           303886336, SIZE_300M),
+    CONFIG("prithvi-v2-300m-tl", "Prithvi-EO 2.0 300M, time and location",
+           "Prithvi-EO-2.0-300M-TL/resolve/main/Prithvi_EO_V2_300M_TL.pt", 303886338, SIZE_300M TL),
+    CONFIG("prithvi-v2-600m", "Prithvi-EO 2.0 600M", "Prithvi-EO-2.0-600M/resolve/main/Prithvi_EO_V2_600M.pt",
+           631188480, SIZE_600M),
+    CONFIG("prithvi-v2-600m-tl", "Prithvi-EO 2.0 600M, time and location",
+           "Prithvi-EO-2.0-600M-TL/resolve/main/Prithvi_EO_V2_600M_TL.pt", 631188482, SIZE_600M TL),
 };
 
 /* ---- bands ---- */

@@ -803,32 +803,6 @@ static void test_plain_pool_norm(void **state)
     trn_weights_close(weights);
 }
 
-/* The sizes in the registry are what the graphs ask for. */
-static void test_parameter_counts(void **state)
-{
-    (void)state;
-    int seen = 0;
-    for (size_t i = 0; i < trn_model_count(); i++) {
-        const trn_model_info *info = trn_model_at(i);
-        if (strcmp(info->family, "dofa") != 0) continue;
-        trn_encoder *encoder = make_encoder(info->name, NULL, 0);
-        trn_weights *weights = open_weights(NULL);
-        trn_text report = {0};
-        trn_error err = {0};
-        char wanted[64];
-        choose(encoder, four_bands, TRN_COUNT(four_bands));
-        assert_trn_ok(trn_encoder_load(encoder, weights, &report, &err), err);
-        snprintf(wanted, sizeof wanted, " %llu parameters", (unsigned long long)info->parameters);
-        if (!strstr(trn_text_get(&report), wanted))
-            fail_msg("the registry has%s, loading says %s", wanted, trn_text_get(&report));
-        trn_text_free(&report);
-        trn_encoder_destroy(encoder);
-        trn_weights_close(weights);
-        seen++;
-    }
-    assert_int_equal(seen, 5);
-}
-
 /* ---- full size ---- */
 
 static void compare_full(const char *id, const char *model, const trn_setting *settings, size_t count,
@@ -901,7 +875,6 @@ int main(void)
         cmocka_unit_test(test_wrong_checkpoints),
         cmocka_unit_test(test_class_token_without_norm),
         cmocka_unit_test(test_plain_pool_norm),
-        cmocka_unit_test(test_parameter_counts),
         cmocka_unit_test(test_full_rgb),
         cmocka_unit_test(test_full_nine),
         cmocka_unit_test(test_full_v2),

@@ -493,31 +493,6 @@ static void test_wrong_input(void **state)
     trn_weights_close(file);
 }
 
-/* The sizes in the registry are what the graphs ask for. */
-static void test_parameter_counts(void **state)
-{
-    (void)state;
-    size_t met = 0;
-    for (size_t i = 0; i < trn_model_count(); i++) {
-        const trn_model_info *info = trn_model_at(i);
-        if (strcmp(info->family, "prithvi") != 0) continue;
-        trn_encoder *encoder = make_encoder(info->name, NULL, 0);
-        trn_weights *weights = open_weights(NULL);
-        trn_text report = {0};
-        trn_error err = {0};
-        char wanted[64];
-        assert_trn_ok(trn_encoder_load(encoder, weights, &report, &err), err);
-        snprintf(wanted, sizeof wanted, " %llu parameters", (unsigned long long)info->parameters);
-        if (!strstr(trn_text_get(&report), wanted))
-            fail_msg("the registry has%s, loading says %s", wanted, trn_text_get(&report));
-        trn_text_free(&report);
-        trn_encoder_destroy(encoder);
-        trn_weights_close(weights);
-        met++;
-    }
-    assert_int_equal(met, 7);
-}
-
 /* The order of latitude and longitude, and where days begin, are settings. */
 static void test_coordinate_conventions(void **state)
 {
@@ -898,7 +873,6 @@ int main(void)
         cmocka_unit_test(test_bands),
         cmocka_unit_test(test_settings),
         cmocka_unit_test(test_wrong_input),
-        cmocka_unit_test(test_parameter_counts),
         cmocka_unit_test(test_coordinate_conventions),
         cmocka_unit_test(test_day_base),
         cmocka_unit_test(test_masked),
