@@ -1,6 +1,6 @@
-/* data: labelled samples for training and evaluation. GEO-Bench task folders (HDF5) and folders of images
- * with a split.csv; seeded orders and subsets; transforms on the host; statistics of a split; batches read
- * ahead. */
+/* data: labelled samples for training and evaluation. GEO-Bench task folders (HDF5), folders of images with a
+ * split.csv, a scene with a raster of labels; seeded orders and subsets; transforms on the host; statistics
+ * of a split; batches read ahead. */
 #ifndef TRN_DATA_H
 #define TRN_DATA_H
 
@@ -203,6 +203,8 @@ trn_status trn_batches_open(const trn_dataset *dataset, const trn_batches_option
 size_t trn_batches_count(const trn_batches *batches); /* of an epoch */
 /* Begins an epoch; what was read ahead of another is dropped. Needed before the first batch. */
 trn_status trn_batches_start(trn_batches *batches, uint64_t epoch, trn_error *err);
+/* The same, beginning with batch `first` of the epoch; nothing before it is read. */
+trn_status trn_batches_start_at(trn_batches *batches, uint64_t epoch, size_t first, trn_error *err);
 /* The next batch of the epoch; valid until the next call with these batches. A sample that cannot be read
  * fails the call that would return its batch, and all after it until a new epoch begins. */
 trn_status trn_batches_next(trn_batches *batches, trn_batch *out, trn_error *err);

@@ -102,6 +102,10 @@ void trn_graph_train(trn_graph *graph, bool (*learns)(void *user, const char *na
 /* The i-th parameter that learns, in the order of building, for trn_gradients; NULL past the last. name may
  * be NULL. */
 trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **name);
+/* Put before the names of parameters that learn from now on, before `learns` sees them ("encoder."), so that
+ * two networks of one graph have states of different names. fill gets the name without it. NULL or "": none.
+ * Copied. */
+void trn_graph_prefix(trn_graph *graph, const char *prefix);
 void trn_output_add(trn_graph *graph, const char *name,
                     trn_tensor *tensor); /* keeps it readable after a run */
 
@@ -212,7 +216,23 @@ trn_tensor *trn_affine(trn_graph *graph, trn_tensor *x, float scale, float offse
 trn_tensor *trn_unary(trn_graph *graph, const char *row,
                       trn_tensor *x); /* "gelu", "gelu_tanh", "relu", "silu", "sigmoid", "exp", "sqrt", .. */
 
+/* ---- random numbers ---- */
+
+/* counters [B,2] of TRN_I32, what a row is (a sample's number, the step, say) -> shape [B,..]: uniform in [0,
+ * 1), 24 bits. Number i of row b depends on seed, stream, counters[b] and i alone: the same bits on every
+ * device, whatever else is in the batch. No gradient. */
+trn_tensor *trn_random_uniform(trn_graph *graph, trn_tensor *counters, uint64_t seed, uint32_t stream,
+                               trn_shape shape);
+
 /* ---- gradients ---- */
+
+/* Gradient checkpointing. While it is on, what stands between trn_graph_block_begin and trn_graph_block_end
+ * is computed a second time for its gradients, from what enters the block, so that values inside blocks need
+ * no memory from the forward pass to the backward one. Results are the same bits. Blocks do not nest (an
+ * inner pair is part of the outer one); builders of encoders mark theirs whether it is on or not. */
+void trn_graph_recompute(trn_graph *graph, bool on);
+void trn_graph_block_begin(trn_graph *graph);
+void trn_graph_block_end(trn_graph *graph);
 
 /* Adds to the graph the gradients of sum(y * seed) with respect to wrt[i] (seed NULL: ones). An operator on
  * the way whose rule is missing is an error that names it. grads[i] is NULL when y does not depend on wrt[i].
@@ -241,6 +261,11 @@ void trn_exec_destroy(trn_exec *exec); /* NULL is fine */
 trn_status trn_exec_set(trn_exec *exec, const char *input, const void *data, trn_error *err);
 trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err);
 trn_status trn_exec_get(trn_exec *exec, const char *output, void *data, trn_error *err);
+
+/* Of an executable compiled with keep_all and no_fusion that has run: the first operator, in the order of
+ * running, whose result is not finite though its operands are (label, shape, how many values), or the input
+ * that is not; *found tells whether there is one. */
+trn_status trn_exec_first_nonfinite(trn_exec *exec, bool *found, trn_text *what, trn_error *err);
 
 typedef struct trn_exec_summary {
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;

@@ -7,9 +7,12 @@
 #include "base.h"
 #include "bands.h"
 #include "compose.h"
+#include "data.h"
 #include "export.h"
 #include "gpu.h"
+#include "learn.h"
 #include "models.h"
+#include "nn.h"
 #include "raster.h"
 
 #ifdef __cplusplus
@@ -172,6 +175,105 @@ trn_status trn_reconstruct_explain(const trn_reconstruct_job *job, trn_gpu *gpu,
 trn_status trn_reconstruct_run(const trn_reconstruct_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
                                trn_reconstruct_result *result, trn_error *err);
 void trn_reconstruct_result_free(trn_reconstruct_result *result);
+
+/* ---- learning: datasets, probes and training ---- */
+
+/* A dataset and what its numbers mean. */
+typedef struct trn_job_dataset {
+    const char *path;         /* folder, or scene whose `labels` raster has the same grid */
+    const char *labels;       /* NULL: the folder has them */
+    const char *partition;    /* GEO-Bench; NULL: default */
+    const char *const *bands; /* to read; NULL: all */
+    size_t band_count;
+    const char *sensor; /* built-in name, or NULL */
+    const trn_sensor *custom;
+    bool bands_as_stored, skip_missing; /* as in trn_dataset_options */
+    bool has_scale; /* physical value = stored * scale + offset, in `unit`; else the sensor's */
+    double scale, offset;
+    trn_unit unit;
+    bool has_fill, has_ignore;
+    double fill;
+    int ignore;
+    int date;
+    size_t class_count;
+    const char *const *class_names; /* [class_count], or NULL */
+    int chip;                       /* side of the squares that a scene with labels is cut into; 0: 64 */
+    int resize;                     /* side to which samples are resized; 0: as they are */
+    bool antialias;
+    size_t limit[TRN_SPLIT_COUNT]; /* at most so many samples of a split, chosen by seed; 0: all */
+    /* of training samples */
+    int crop; /* side of a random crop (evaluation: from the middle); 0: none */
+    double flip_x, flip_y;
+    bool rotate;
+} trn_job_dataset;
+
+typedef struct trn_job_probe {
+    bool wanted;
+    const char *name; /* under which its score is in result.json: "knn5" */
+} trn_job_probe;
+typedef struct trn_probe_job {
+    const char *name;
+    trn_job_dataset data;
+    const trn_job_encoder *encoders; /* pooled; date, display and remove_position do not matter */
+    size_t encoder_count;
+    trn_compose_options compose;
+    trn_job_probe use_knn, use_linear, use_logistic;
+    trn_knn_options knn;
+    trn_linear_options linear;
+    trn_logistic_options logistic;
+    int batch;         /* 0: 32 */
+    const char *cache; /* as in trn_feature_options */
+    uint64_t seed;
+    const char *out_dir;
+    uint64_t memory_limit;
+    bool strict;
+    const char *result_extra;
+} trn_probe_job;
+typedef struct trn_probe_result {
+    trn_probe_scores knn, linear, logistic;
+    size_t samples[TRN_SPLIT_COUNT];
+    int64_t channels;
+    bool cached; /* no encoder ran */
+    double seconds;
+    char **files;
+    size_t file_count;
+} trn_probe_result;
+/* Hooks and errors as for jobs that embed; the dataset is the scene. Writes result.json: the score of each
+ * probe (test; without a test split valid), as a fraction, under "figures" and by its name at the top. */
+trn_status trn_probe_check(const trn_probe_job *job, const trn_job_hooks *hooks, trn_error *err);
+trn_status trn_probe_explain(const trn_probe_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                             trn_text *out, trn_error *err);
+trn_status trn_probe_run(const trn_probe_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                         trn_probe_result *result, trn_error *err);
+void trn_probe_result_free(trn_probe_result *result);
+
+typedef struct trn_train_job {
+    const char *name;
+    trn_job_dataset data;
+    const trn_job_encoder *encoders; /* weights "fresh": from scratch */
+    size_t encoder_count;
+    const trn_program *trunk; /* in place of encoders; images are normalised by the dataset's statistics */
+    trn_compose_options compose;
+    trn_head_desc head; /* outputs: set by the dataset */
+    /* dir, description, transforms and sample lists are set by the job. epochs, batch: as given */
+    trn_fit_options fit;
+    const char *out_dir;
+    bool strict;
+    const char *result_extra;
+} trn_train_job;
+typedef struct trn_train_result {
+    trn_fit_result fit;
+    size_t samples[TRN_SPLIT_COUNT];
+    char **files;
+    size_t file_count;
+} trn_train_result;
+/* Writes what trn_fit writes, and result.json with the scores under "figures". */
+trn_status trn_train_check(const trn_train_job *job, const trn_job_hooks *hooks, trn_error *err);
+trn_status trn_train_explain(const trn_train_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                             trn_text *out, trn_error *err);
+trn_status trn_train_run(const trn_train_job *job, trn_gpu *gpu, const trn_job_hooks *hooks,
+                         trn_train_result *result, trn_error *err);
+void trn_train_result_free(trn_train_result *result);
 
 /* Embeds pixels in memory: the shortest way from a C program. image [channels,side,side] of stored values
  * with the encoder's bands already chosen and in order; vector [spec->channels]. options: pool must be mean

@@ -121,6 +121,7 @@ trn_status trn_encoder_fit(trn_encoder *encoder, const float *windows, size_t co
 typedef enum trn_normalize { TRN_NORMALIZE_MODEL, TRN_NORMALIZE_NONE, TRN_NORMALIZE_ZSCORE } trn_normalize;
 typedef enum trn_feature_pool { TRN_FEATURES_DENSE, TRN_FEATURES_MEAN, TRN_FEATURES_CLS } trn_feature_pool;
 
+struct trn_training;
 typedef struct trn_encode_options {
     trn_normalize normalize;
     /* [channels] each: value = stored * value_scale + value_offset brings stored numbers to the encoder's
@@ -132,6 +133,7 @@ typedef struct trn_encode_options {
     /* [B,1,h,w]: 1 where the image has data, 0 where it has none (NULL: all has). Such pixels are fed as the
      * mean, which normalisation makes 0, or as what the original feeds there. */
     trn_tensor *valid;
+    const struct trn_training *training; /* nn.h; NULL: inference. Drop path in the blocks */
 } trn_encode_options;
 
 enum { TRN_MAX_GRIDS = 4 };

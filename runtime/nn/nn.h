@@ -22,10 +22,20 @@ typedef struct trn_parameters {
     void (*want)(void *user, const char *name, const trn_shape *shape);
 } trn_parameters;
 
+/* What a graph that trains has beside one that only infers. */
+typedef struct trn_training {
+    trn_tensor *counters; /* [B,2] of TRN_I32 for random numbers: the sample's number, the step */
+    uint64_t seed;
+    float dropout;   /* where an encoder's blocks have it; heads have their own */
+    float drop_path; /* of the last block; grows from 0 in a straight line with depth */
+    bool fixed_norm; /* batch norms use their running statistics, and leave them as they are */
+} trn_training;
+
 /* A builder's place: graph, parameters, and the prefix of names ("blocks.3."). Cheap to copy. */
 typedef struct trn_scope {
     trn_graph *graph;
     const trn_parameters *parameters;
+    const trn_training *training; /* NULL: inference */
     char prefix[128];
 } trn_scope;
 trn_scope trn_scope_root(trn_graph *graph, const trn_parameters *parameters);
@@ -55,6 +65,87 @@ typedef struct trn_block_desc {
     trn_tensor *key_mask; /* [B,N]: 1 attend, 0 hide; NULL: all */
 } trn_block_desc;
 trn_tensor *trn_nn_block(const trn_scope *scope, trn_tensor *x, const trn_block_desc *desc);
+
+/* ---- what training adds; each is x itself when scope->training is NULL ----
+ *
+ * Random numbers come from the scope's prefix and `name`: every place has a stream of its own. */
+
+/* Each value is 0 with this probability, else divided by 1 - rate. */
+trn_tensor *trn_nn_dropout(const trn_scope *scope, const char *name, trn_tensor *x, float rate);
+/* The same of whole samples (axis 0) of a residual branch. Source: Huang et al. 2016, timm's DropPath. */
+trn_tensor *trn_nn_drop_path(const trn_scope *scope, const char *name, trn_tensor *x, float rate);
+/* x [B,C,..], names <name>.{weight,bias,running_mean,running_var}. In training: mean and biased variance of
+ * the batch; the running ones move by `momentum` (0.1 usually) towards them, with the unbiased variance, by
+ * trn_update. They are states that no gradient changes, whatever trn_graph_train says; in the list of
+ * trn_graph_learning they are not. Else: running ones. Source: torch.nn.BatchNorm2d. */
+trn_tensor *trn_nn_batch_norm(const trn_scope *scope, const char *name, trn_tensor *x, float eps,
+                              float momentum);
+
+/* ---- small networks as data: what recipes build with terrane.graph ---- */
+
+typedef struct trn_program_arg {
+    const char *key;
+    double number;
+    const char *text; /* NULL: it is a number */
+} trn_program_arg;
+typedef struct trn_program_node {
+    const char *op;    /* "conv", "linear", "gelu", ..: trn_program_op_at */
+    const char *name;  /* of its parameters; NULL: the operator's name and the node's number */
+    const int *inputs; /* values: inputs of the program first, then results of nodes */
+    int input_count;
+    const trn_program_arg *args;
+    int arg_count;
+    int line; /* of the recipe, for messages; 0: none */
+} trn_program_node;
+typedef struct trn_program {
+    const trn_program_node *nodes;
+    int node_count, input_count;
+    int output; /* a value */
+} trn_program;
+typedef struct trn_program_op {
+    const char *name, *help;
+    int min_inputs, max_inputs;
+    const char *const *args; /* NULL-terminated: "channels (required): ..", "kernel=3: .." */
+} trn_program_op;
+const trn_program_op *trn_program_op_at(size_t i); /* NULL past the last */
+/* Operators, arguments and the order of values, without shapes. Errors name operator, argument and line. */
+trn_status trn_program_check(const trn_program *program, trn_error *err);
+/* Adds it to the graph; images are [B,C,h,w], vectors [B,C]. Wrong shapes fail the graph with the node's
+ * line. */
+trn_tensor *trn_nn_program(const trn_scope *scope, const trn_program *program, trn_tensor *const *inputs,
+                           int count);
+
+/* ---- heads: from features to logits ---- */
+
+typedef enum trn_head_kind {
+    TRN_HEAD_LINEAR,    /* vectors; maps: a linear map of each cell, resized */
+    TRN_HEAD_MLP,       /* hidden layers with GELU before it; vectors or cells */
+    TRN_HEAD_ATTENTION, /* vectors only: a learned query attends to the cells of the grids, then linear */
+    TRN_HEAD_FCN,       /* maps only: terratorch's FCNDecoder over the last grid */
+    TRN_HEAD_UPERNET, /* maps only: UperNet; grids of one stride go through the learned pyramid neck first */
+    TRN_HEAD_PROGRAM, /* a network of the recipe's own */
+} trn_head_kind;
+typedef struct trn_head_desc {
+    trn_head_kind kind;
+    int64_t outputs;  /* classes */
+    int64_t channels; /* MLP: hidden (0: those of the features); FCN, UperNet: 0: 256 */
+    int layers;       /* MLP: hidden layers, 0: 1; FCN: convolutions, 0: 4 */
+    int heads;        /* attention: 0: 8, or fewer where the channels cannot be divided */
+    float dropout;    /* before the last layer */
+    /* linear and MLP over vectors: features pass a batch norm without weights first (MAE's linear probe) */
+    bool batch_norm;
+    const trn_program *program; /* one input: the grid [B,C,gh,gw], or the vector [B,C]; gives logits */
+} trn_head_desc;
+typedef struct trn_head_input {
+    trn_tensor *pooled;   /* [B,C], or NULL */
+    trn_tensor *grids[4]; /* [B,gh,gw,C] each, finest first */
+    int grid_count;
+    int height, width; /* of the image, whose size maps get (bilinear, corners not aligned); 0: vectors */
+} trn_head_input;
+/* -> logits [B,outputs], or [B,outputs,height,width] of maps. Names of parameters are terratorch's, below the
+ * scope: "neck.fpn1.0.weight", "decoder.psp_modules.0.1.conv.weight", "head.2.weight" of dense heads;
+ * "fc.weight", "layers.0.weight" of others. Errors name the head and the features it got. */
+trn_tensor *trn_nn_head(const trn_scope *scope, const trn_head_desc *desc, const trn_head_input *input);
 
 /* Position encoding: out [dims] = sin(position*om_k) for k < dims/2, then cos, with om_k =
  * 10000^(-k*exponent_step), in double, rounded to float. The usual formula has exponent_step = 2.0/dims;
@@ -132,7 +223,8 @@ trn_tensor *trn_loss_distill(trn_graph *graph, trn_tensor *student, trn_tensor *
  *   Source: torch.optim.SGD, dampening 0.
  * - coupled_decay adds d w to g instead of taking lr d w off w, as torch.optim.SGD does.
  * - Clipping: every g is multiplied by min(1, max_norm / (norm + 1e-6)), norm over all gradients. A step
- * whose norm is not finite leaves weights and moments as they were; the output TRN_GRADIENT_NORM shows it.
+ * whose norm is not finite leaves weights and moments as they were, clipped or not; the output
+ * TRN_GRADIENT_NORM shows it.
  *   Source: torch.nn.utils.clip_grad_norm_.
  * - Average: a = average a + (1 - average) w, beginning with the weights before the first step.
  *
@@ -152,6 +244,7 @@ typedef struct trn_optimizer_desc {
     bool coupled_decay;
     double max_norm; /* 0: gradients are not clipped */
     double average;  /* what the moving average keeps in a step, 0.9999 say; 0: there is none */
+    int accumulate;  /* runs whose gradients are added up (their mean is taken) before a step; 0: 1 */
     /* NULL, or what is special of a parameter. *rule comes as {1, weight_decay}, and with a decay of 0 for
      * vectors (biases, norms, layer scales) and for position embeddings and tokens. user is needed while
      * building only. */
@@ -175,7 +268,8 @@ typedef struct trn_learner {
 } trn_learner;
 /* Adds the steps of an optimiser. The weights become outputs under their names, and so does what is
  * remembered of them: "adamw.m.<name>", "adamw.v.<name>", "sgd.momentum.<name>", "average.<name>", all of
- * their shape, zeros in the beginning; trn_exec_set and trn_exec_get take them from and into checkpoints. */
+ * their shape, zeros in the beginning ("accumulated.<name>" only lasts between runs of one step, and is zero
+ * after it); trn_exec_set and trn_exec_get take them from and into checkpoints. */
 trn_status trn_optimizer_add(trn_graph *graph, const trn_optimizer_desc *desc, const trn_learner *learners,
                              int count, trn_error *err);
 /* The same for all parameters that learn (trn_graph_train), with the gradients of loss. */
