@@ -1,10 +1,10 @@
 // One step of an optimiser on one parameter, in place: graph/update_weights.c. Macros: ADAMW or SGD, MOMENTUM, NESTEROV,
-// COUPLED, CLIP, AVERAGE. Operands that a variant has no use for are bound to another one, and not touched.
+// COUPLED, NORM, CLIP, AVERAGE, ACCUMULATE. Operands that a variant has no use for are bound to another one, and not touched.
 #version 460
 
 #define BUFFERS(B)                                                                                            \
     B(0, Float, gradient) B(1, Float, now) B(2, Uint, norm) B(3, Float, weights) B(4, Float, first)           \
-    B(5, Float, second) B(6, Float, average)
+    B(5, Float, second) B(6, Float, average) B(7, Float, accumulated)
 #define SCALARS                                                                                               \
     uint count;                                                                                               \
     float lr_scale, decay, first_rate, second_rate, eps, max_norm, average_rate;
@@ -22,9 +22,17 @@ void main()
 {
     uint i = INVOCATION_INDEX;
     if (i >= p.count) return;
-    float g = AT(gradient, i), old = AT(weights, i), w = old;
+    float g = AT(gradient, i);
+    bool ends_step = AT(now, 4) > 0.0;
+#ifdef ACCUMULATE
+    g += AT(accumulated, i);
+    AT(accumulated, i) = ends_step ? 0.0 : g;
+#endif
+    if (!ends_step) return;
+    float old = AT(weights, i), w = old;
     float lr = AT(now, 0) * p.lr_scale;
-#ifdef CLIP
+    g *= AT(now, 5);
+#ifdef NORM
     uint norm = AT(norm, 0);
     // looked at as bits: compilers may take it that floats are never NaN or infinite
     if ((norm & 0x7f800000u) == 0x7f800000u) {
@@ -33,7 +41,9 @@ void main()
 #endif
         return;
     }
+#ifdef CLIP
     g *= min(1.0, p.max_norm / (uintBitsToFloat(norm) + 1e-6));
+#endif
 #endif
 #ifdef COUPLED
     g += p.decay * w;

@@ -31,7 +31,7 @@ trn_graph *trn_graph_create(void)
     trn_graph *graph = calloc(1, sizeof *graph);
     if (!graph) return NULL;
     graph->arena = trn_arena_create();
-    graph->scope = "";
+    graph->scope = graph->prefix = "";
     if (!graph->arena) {
         free(graph);
         return NULL;
@@ -48,6 +48,7 @@ void trn_graph_destroy(trn_graph *graph)
     free(graph->outputs);
     free(graph->learning);
     free(graph->updates);
+    free(graph->blocks);
     free(graph);
 }
 
@@ -178,8 +179,8 @@ static trn_tensor *find_param(const trn_graph *graph, const char *name, const tr
 {
     for (size_t i = 0; i < graph->tensor_count; i++) {
         trn_tensor *tensor = graph->tensors[i];
-        if (tensor->fill == fill && tensor->fill_user == user && !strcmp(tensor->name, name) &&
-            trn_shape_equal(&tensor->shape, shape))
+        if (tensor->constant && tensor->fill == fill && tensor->fill_user == user &&
+            !strcmp(tensor->name, name) && trn_shape_equal(&tensor->shape, shape))
             return tensor;
     }
     return NULL;
@@ -208,9 +209,18 @@ trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **na
     return graph->learning[i];
 }
 
+void trn_graph_prefix(trn_graph *graph, const char *prefix)
+{
+    char *copy = trn_arena_strdup(graph->arena, prefix ? prefix : "");
+    if (copy)
+        graph->prefix = copy;
+    else
+        fail_memory(graph);
+}
+
 /* The state of a parameter that learns: made, or found when it was asked for before. */
-static trn_tensor *learning_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill,
-                                  void *user)
+static trn_tensor *learning_param(trn_graph *graph, const char *name, const char *asked, trn_shape shape,
+                                  trn_fill fill, void *user)
 {
     char had[128], wanted[128];
     for (size_t i = 0; i < graph->learning_count; i++) {
@@ -224,15 +234,22 @@ static trn_tensor *learning_param(trn_graph *graph, const char *name, trn_shape 
                   sizeof(trn_tensor *)))
         return fail_memory(graph);
     trn_tensor *tensor = trn_state(graph, name, shape, fill, user);
-    if (tensor) graph->learning[graph->learning_count++] = tensor;
+    if (!tensor) return NULL;
+    tensor->asked = trn_arena_strdup(graph->arena, asked);
+    if (!tensor->asked) return fail_memory(graph);
+    graph->learning[graph->learning_count++] = tensor;
     return tensor;
 }
 
 trn_tensor *trn_param(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
 {
     if (!fill) return trn_graph_fail(graph, "param '%s' has nothing that fills it", name);
-    if (graph->learns && graph->learns(graph->learns_user, name))
-        return learning_param(graph, name, shape, fill, user);
+    if (graph->learns) {
+        const char *full = trn_arena_printf(graph->arena, "%s%s", graph->prefix, name);
+        if (!full) return fail_memory(graph);
+        if (graph->learns(graph->learns_user, full))
+            return learning_param(graph, full, name, shape, fill, user);
+    }
     trn_tensor *known = find_param(graph, name, &shape, fill, user);
     if (known) return known;
     trn_tensor *tensor = leaf(graph, name, TRN_F32, shape);

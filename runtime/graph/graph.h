@@ -76,17 +76,24 @@ void trn_update(trn_graph *graph, trn_tensor *state, trn_tensor *value);
 /* The same for the step of an optimiser: one kernel changes weights, and what is remembered of them, in
  * place, so that new values take no memory. Formulas: nn.h, "optimisers". All states have the shape of the
  * weights, and so has the gradient; each is updated once. */
+enum { TRN_STEP_NOW = 6 };
 typedef enum trn_step_rule { TRN_STEP_ADAMW, TRN_STEP_SGD } trn_step_rule;
 typedef struct trn_weights_update {
     trn_step_rule rule;
     trn_tensor *weights;
     trn_tensor *first, *second; /* states. AdamW: both moments; SGD: the momentum or NULL, and NULL */
     trn_tensor *average;        /* state of the moving average of the weights, or NULL */
+    /* state, or NULL: gradients of runs that end no step are added to it; the run that does takes its sum
+     * with the gradient and leaves zeros */
+    trn_tensor *accumulated;
     trn_tensor *gradient;
-    /* 4 floats: learning rate, 1/(1 - beta1^t), 1/sqrt(1 - beta2^t), 1 when the average begins, else 0 */
+    /* TRN_STEP_NOW floats: learning rate, 1/(1 - beta1^t), 1/sqrt(1 - beta2^t), 1 when the average begins,
+     * else 0; 1 when this run ends a step, else 0: all stays as it is; what the gradient, or its sum, is
+     * multiplied by first */
     trn_tensor *now;
-    /* 1 float, of all gradients, used when max_norm > 0: the gradient is multiplied by min(1, max_norm /
-     * (norm + 1e-6)), and a norm that is not finite leaves all as it was, but the average begins. */
+    /* 1 float, of all gradients so multiplied, or NULL when max_norm is 0: the gradient is multiplied by
+     * min(1, max_norm / (norm + 1e-6)) when max_norm > 0, and a norm that is not finite leaves all as it was,
+     * but the average begins. */
     trn_tensor *norm;
     double lr_scale, decay, beta1, beta2, eps, max_norm, average_keeps; /* beta1 of SGD: the momentum */
     /* decay * weights is added to the gradient; else lr * decay * weights is taken off the weights */

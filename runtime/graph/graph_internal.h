@@ -14,10 +14,19 @@ typedef struct trn_state_update {
     const trn_weights_update *weights; /* NULL, or the step that changes the state with others, in place */
 } trn_state_update;
 
+/* Nodes [first, end) that stand between the marks of a block. */
+typedef struct trn_block_range {
+    size_t first, end;
+} trn_block_range;
+
 struct trn_graph {
     trn_arena *arena;
     trn_error error; /* the first one of building */
-    const char *scope;
+    const char *scope, *prefix;
+    bool recompute; /* blocks that are marked now are computed again for their gradients */
+    int block_depth;
+    trn_block_range *blocks; /* whole ones and the one that is open; in building order */
+    size_t block_count, block_capacity;
     trn_tensor **tensors;
     trn_node **nodes; /* in building order, which is a topological order */
     trn_named_output *outputs;

@@ -24,6 +24,7 @@ struct trn_tensor {
     bool constant;       /* known at compile time */
     const char *name;    /* inputs, params, outputs */
     trn_fill fill;       /* params and states; NULL for constants and zeros */
+    const char *asked;   /* the name that fill is given, when it is not `name` */
     void *fill_user;
     const void *values; /* constants */
     bool is_input, is_output;

@@ -16,7 +16,8 @@ trn_status trn_leaf_data(const trn_tensor *tensor, void **data, trn_error *err)
     }
     trn_status status = TRN_OK;
     if (tensor->fill)
-        status = tensor->fill(tensor->fill_user, tensor->name, &tensor->shape, *data, err);
+        status = tensor->fill(tensor->fill_user, tensor->asked ? tensor->asked : tensor->name, &tensor->shape,
+                              *data, err);
     else
         memset(*data, 0, bytes); /* a state that begins with zeros */
     if (status != TRN_OK) {

@@ -34,11 +34,11 @@ static bool is_whole(trn_graph *graph, const trn_weights_update *update)
         trn_graph_fail(graph, "update: SGD has no second moment of '%s'", w->name);
         return false;
     }
-    trn_tensor *states[] = {update->first, update->second, update->average};
-    for (int i = 0; i < 3; i++) {
+    trn_tensor *states[] = {update->first, update->second, update->average, update->accumulated};
+    for (int i = 0; i < (int)TRN_COUNT(states); i++) {
         if (states[i] && (!is_part(graph, states[i], w) || !trn_update_may(graph, states[i]))) return false;
     }
-    return is_part(graph, update->gradient, w) && is_scalars(graph, update->now, 4, "the input") &&
+    return is_part(graph, update->gradient, w) && is_scalars(graph, update->now, TRN_STEP_NOW, "the input") &&
            (!update->norm || is_scalars(graph, update->norm, 1, "the norm"));
 }
 
@@ -61,9 +61,10 @@ void trn_update_weights(trn_graph *graph, const trn_weights_update *given)
     *update = *given;
     update->gradient = trn_update_keep(graph, given->gradient, true);
     update->now = keep_scalars(graph, given->now);
-    update->norm = given->max_norm > 0 ? keep_scalars(graph, given->norm) : NULL;
-    trn_tensor **states[] = {&update->weights, &update->first, &update->second, &update->average};
-    for (int i = 0; update->gradient && i < 4; i++) {
+    update->norm = given->norm ? keep_scalars(graph, given->norm) : NULL;
+    trn_tensor **states[] = {&update->weights, &update->first, &update->second, &update->average,
+                             &update->accumulated};
+    for (int i = 0; update->gradient && i < (int)TRN_COUNT(states); i++) {
         *states[i] = trn_tensor_base(*states[i]);
         if (*states[i]) trn_update_append(graph, *states[i], update->gradient, update);
     }
@@ -76,11 +77,11 @@ static void add_macro(trn_step *step, const char *name, bool on)
 
 static void add_operands(trn_step *step, const trn_weights_update *u)
 {
-    trn_tensor *states[] = {u->weights, u->first, u->second, u->average};
+    trn_tensor *states[] = {u->weights, u->first, u->second, u->average, u->accumulated};
     trn_step_read(step, u->gradient);
     trn_step_read(step, u->now);
     trn_step_read(step, u->norm ? u->norm : u->now);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < (int)TRN_COUNT(states); i++) {
         if (states[i])
             trn_step_write(step, states[i]);
         else
@@ -93,13 +94,16 @@ trn_status trn_lower_weights(trn_lower *lower, const trn_weights_update *u, trn_
     trn_step step = {.shader = "optimizer.comp"};
     bool adamw = u->rule == TRN_STEP_ADAMW;
     int64_t count = u->weights->count;
-    int touched = 3 + 2 * (u->first != NULL) + 2 * (u->second != NULL) + 2 * (u->average != NULL);
+    int states =
+        1 + (u->first != NULL) + (u->second != NULL) + (u->average != NULL) + (u->accumulated != NULL);
     add_operands(&step, u);
     add_macro(&step, "ADAMW", adamw);
     add_macro(&step, "MOMENTUM", !adamw && u->first);
     add_macro(&step, "NESTEROV", u->nesterov);
     add_macro(&step, "COUPLED", u->coupled);
+    add_macro(&step, "NORM", u->norm != NULL);
     add_macro(&step, "CLIP", u->max_norm > 0);
+    add_macro(&step, "ACCUMULATE", u->accumulated != NULL);
     add_macro(&step, "AVERAGE", u->average != NULL);
     trn_step_uint(&step, count);
     trn_step_float(&step, u->lr_scale);
@@ -110,6 +114,6 @@ trn_status trn_lower_weights(trn_lower *lower, const trn_weights_update *u, trn_
     trn_step_float(&step, u->max_norm);
     trn_step_float(&step, 1 - u->average_keeps);
     step.flops = (adamw ? 16.0 : 6.0) * (double)count;
-    step.bytes = 4.0 * touched * (double)count;
+    step.bytes = 4.0 * (1 + 2 * states) * (double)count;
     return trn_step_elements(lower, &step, count, err);
 }

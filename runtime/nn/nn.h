@@ -258,8 +258,9 @@ typedef struct trn_optimizer_desc {
 int trn_layer_of(const char *name, int depth);
 double trn_layer_scale(double factor, int layer, int depth);
 
-#define TRN_OPTIMIZER_INPUT "optimizer.now"    /* input [4]: see trn_optimizer_now */
-#define TRN_GRADIENT_NORM "optimizer.gradnorm" /* output [1], when max_norm > 0: the norm before clipping */
+#define TRN_OPTIMIZER_INPUT "optimizer.now"    /* input [TRN_STEP_NOW]: see trn_optimizer_now */
+#define TRN_GRADIENT_NORM "optimizer.gradnorm" /* output [1]: the norm of a step's gradient before clipping  \
+                                                */
 
 typedef struct trn_learner {
     const char *name;
@@ -275,8 +276,10 @@ trn_status trn_optimizer_add(trn_graph *graph, const trn_optimizer_desc *desc, c
 /* The same for all parameters that learn (trn_graph_train), with the gradients of loss. */
 trn_status trn_optimizer_minimize(trn_graph *graph, trn_tensor *loss, const trn_optimizer_desc *desc,
                                   trn_error *err);
-/* What TRN_OPTIMIZER_INPUT takes in step 0, 1, ..: the learning rate and the corrections of the moments. */
-void trn_optimizer_now(const trn_optimizer_desc *desc, int64_t step, double lr, float out[4]);
+/* What TRN_OPTIMIZER_INPUT takes in run 0, 1, .. accumulate - 1 of step 0, 1, ..: the learning rate, the
+ * corrections of the moments, and whether the run ends the step. */
+void trn_optimizer_now(const trn_optimizer_desc *desc, int64_t step, int run, double lr,
+                       float out[TRN_STEP_NOW]);
 /* Square root of the sum of all squares, [1]; count >= 1. */
 trn_tensor *trn_gradient_norm(trn_graph *graph, trn_tensor *const *grads, int count);
 

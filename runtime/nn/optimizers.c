@@ -80,6 +80,11 @@ static trn_tensor *memory(trn_graph *graph, const char *prefix, const char *name
     return state;
 }
 
+static int runs_of(const trn_optimizer_desc *d)
+{
+    return d->accumulate ? d->accumulate : 1;
+}
+
 static bool is_fraction(double value)
 {
     return value >= 0 && value < 1;
@@ -99,13 +104,16 @@ static bool desc_fits(trn_graph *graph, const trn_optimizer_desc *d)
                        d->weight_decay, d->max_norm);
     else if (!is_fraction(d->average))
         trn_graph_fail(graph, "optimizer: the share %g that the average keeps is not in [0, 1)", d->average);
+    else if (d->accumulate < 0)
+        trn_graph_fail(graph, "optimizer: a step cannot accumulate the gradients of %d runs", d->accumulate);
     else
         fits = true;
     return fits;
 }
 
+/* One learner's step: accumulated is NULL when each run ends one. */
 static void add_step(trn_graph *graph, const trn_optimizer_desc *d, const trn_learner *learner,
-                     trn_tensor *now, trn_tensor *norm)
+                     trn_tensor *accumulated, trn_tensor *now, trn_tensor *norm)
 {
     const char *name = learner->name;
     trn_tensor *w = learner->weights;
@@ -116,6 +124,7 @@ static void add_step(trn_graph *graph, const trn_optimizer_desc *d, const trn_le
     trn_weights_update update = {
         .rule = adamw ? TRN_STEP_ADAMW : TRN_STEP_SGD,
         .weights = w,
+        .accumulated = accumulated,
         .gradient = learner->gradient,
         .now = now,
         .norm = norm,
@@ -140,32 +149,43 @@ static void add_step(trn_graph *graph, const trn_optimizer_desc *d, const trn_le
     trn_update_weights(graph, &update);
 }
 
-/* The norm of the gradients that there are. */
-static trn_tensor *norm_of(trn_graph *graph, const trn_learner *learners, int count)
+/* The norm of what the steps take: totals[i] [count] is the gradient, or its sum with what was accumulated,
+ * of learner i; NULL where there is none. */
+static trn_tensor *norm_of(trn_graph *graph, trn_tensor *const *totals, int count, trn_tensor *now)
 {
-    trn_tensor **grads = calloc((size_t)count, sizeof *grads), *norm = NULL;
-    int there = 0;
-    if (!grads) return trn_graph_fail(graph, "optimizer: out of memory");
+    trn_tensor **there = calloc((size_t)count, sizeof(trn_tensor *)), *norm = NULL;
+    int n = 0;
+    if (!there) return trn_graph_fail(graph, "optimizer: out of memory");
     for (int i = 0; i < count; i++) {
-        if (learners[i].gradient) grads[there++] = learners[i].gradient;
+        if (totals[i]) there[n++] = totals[i];
     }
-    norm = trn_gradient_norm(graph, grads, there);
+    norm = trn_mul(graph, trn_gradient_norm(graph, there, n), trn_slice(graph, now, 0, TRN_STEP_NOW - 1, 1));
     trn_output_add(graph, TRN_GRADIENT_NORM, norm);
-    free(grads);
+    free(there);
     return norm;
 }
 
 trn_status trn_optimizer_add(trn_graph *graph, const trn_optimizer_desc *desc, const trn_learner *learners,
                              int count, trn_error *err)
 {
-    trn_tensor *norm = NULL;
     if (!desc_fits(graph, desc)) return trn_graph_status(graph, err);
     if (count < 1) return trn_fail(err, TRN_ERR_ARGUMENT, "optimizer: nothing learns");
-    trn_tensor *now = trn_input(graph, TRN_OPTIMIZER_INPUT, TRN_F32, TRN_SHAPE(4));
-    if (desc->max_norm > 0) norm = norm_of(graph, learners, count);
+    trn_tensor **totals = calloc(2 * (size_t)count, sizeof(trn_tensor *));
+    if (!totals) return trn_fail_memory(err, 2 * (size_t)count * sizeof(trn_tensor *), "an optimizer");
+    trn_tensor **accumulated = totals + count;
+    trn_tensor *now = trn_input(graph, TRN_OPTIMIZER_INPUT, TRN_F32, TRN_SHAPE(TRN_STEP_NOW));
     for (int i = 0; i < count; i++) {
-        if (learners[i].gradient) add_step(graph, desc, &learners[i], now, norm);
+        const trn_learner *learner = &learners[i];
+        totals[i] = learner->gradient;
+        if (!learner->gradient || runs_of(desc) == 1) continue;
+        accumulated[i] = memory(graph, "accumulated.", learner->name, learner->weights);
+        totals[i] = trn_add(graph, accumulated[i], learner->gradient);
     }
+    trn_tensor *norm = norm_of(graph, totals, count, now);
+    for (int i = 0; i < count; i++) {
+        if (learners[i].gradient) add_step(graph, desc, &learners[i], accumulated[i], now, norm);
+    }
+    free(totals);
     return trn_graph_status(graph, err);
 }
 
@@ -194,11 +214,14 @@ done:
     return status;
 }
 
-void trn_optimizer_now(const trn_optimizer_desc *desc, int64_t step, double lr, float out[4])
+void trn_optimizer_now(const trn_optimizer_desc *desc, int64_t step, int run, double lr,
+                       float out[TRN_STEP_NOW])
 {
     bool adamw = desc->kind == TRN_ADAMW;
     out[0] = (float)lr;
     out[1] = adamw ? (float)(1 / (1 - pow(desc->beta1, (double)step + 1))) : 1;
     out[2] = adamw ? (float)(1 / sqrt(1 - pow(desc->beta2, (double)step + 1))) : 1;
     out[3] = step == 0;
+    out[4] = run == runs_of(desc) - 1;
+    out[5] = (float)(1.0 / runs_of(desc));
 }

@@ -89,10 +89,10 @@ static void five_steps(const char *id, trn_optimizer_desc desc, double lr)
     free(p.data);
     for (int step = 0; step < 5; step++) {
         char name[8];
-        float now[4];
+        float now[TRN_STEP_NOW];
         snprintf(name, sizeof name, "g%d", step);
         test_tensor g = test_golden_input(id, name);
-        trn_optimizer_now(&desc, step, lr, now);
+        trn_optimizer_now(&desc, step, 0, lr, now);
         set(exec, TRN_OPTIMIZER_INPUT, now);
         set(exec, "g", g.data);
         run(exec);
@@ -141,7 +141,7 @@ static void clipping_is_the_original(void **state)
                                trn_input(graph, "g2", TRN_F32, TRN_SHAPE(7))}};
     assert_trn_ok(trn_optimizer_add(graph, &desc, learners, 3, &err), err);
     trn_exec *exec = compiled(graph);
-    float values[20], now[4], norm;
+    float values[20], now[TRN_STEP_NOW], norm;
     for (int i = 1; i <= 2; i++) {
         char name[8];
         snprintf(name, sizeof name, "g%d", i);
@@ -149,7 +149,7 @@ static void clipping_is_the_original(void **state)
         set(exec, name, g.data);
         free(g.data);
     }
-    trn_optimizer_now(&desc, 0, 1, now);
+    trn_optimizer_now(&desc, 0, 0, 1, now);
     set(exec, TRN_OPTIMIZER_INPUT, now);
     run(exec);
     get(exec, TRN_GRADIENT_NORM, &norm);
@@ -243,11 +243,11 @@ static void follow(const char *what, trn_optimizer_desc desc)
     free(w);
     for (int step = 0; step < STEPS; step++) {
         char name[16];
-        float now[4];
+        float now[TRN_STEP_NOW];
         double lr = 0.02 / (step + 1);
         snprintf(name, sizeof name, "grads %d", step);
         float *g = test_hash_values(name, ALL, step == 2 ? 1e-3 : 0.5, 0);
-        trn_optimizer_now(&desc, step, lr, now);
+        trn_optimizer_now(&desc, step, 0, lr, now);
         set(exec, TRN_OPTIMIZER_INPUT, now);
         set(exec, "g big", g);
         set(exec, "g small", g + BIG);
@@ -322,10 +322,10 @@ static void steps_that_are_not_finite_are_left_out(void **state)
     trn_learner learner = {"w", w, trn_input(graph, "g", TRN_F32, TRN_SHAPE(2, 2))};
     assert_trn_ok(trn_optimizer_add(graph, &desc, &learner, 1, &err), err);
     trn_exec *exec = compiled(graph);
-    float before[4] = {1, 2, 3, 4}, after[4], now[4], norm;
+    float before[4] = {1, 2, 3, 4}, after[4], now[TRN_STEP_NOW], norm;
     set(exec, "w", before);
     for (size_t i = 0; i < TRN_COUNT(bad); i++) {
-        trn_optimizer_now(&desc, 0, 0.1, now);
+        trn_optimizer_now(&desc, 0, 0, 0.1, now);
         set(exec, TRN_OPTIMIZER_INPUT, now);
         set(exec, "g", (float[]){1, bad[i], 1, 1});
         run(exec);
@@ -399,14 +399,14 @@ static void train(float losses[40], float weights[CLASSES * HIDDEN])
     trn_output_add(graph, "loss", loss);
     assert_trn_ok(trn_optimizer_minimize(graph, loss, &desc, &err), err);
     trn_exec *exec = compiled(graph);
-    float rows[ROWS * IN], now[4];
+    float rows[ROWS * IN], now[TRN_STEP_NOW];
     int32_t classes[ROWS];
     make_rows(rows, classes);
     set(exec, "x", rows);
     set(exec, "labels", classes);
     assert_trn_ok(trn_schedule_check(&schedule, &err), err);
     for (int step = 0; step < 40; step++) {
-        trn_optimizer_now(&desc, step, trn_schedule_at(&schedule, step), now);
+        trn_optimizer_now(&desc, step, 0, trn_schedule_at(&schedule, step), now);
         set(exec, TRN_OPTIMIZER_INPUT, now);
         run(exec);
         get(exec, "loss", &losses[step]);
@@ -475,8 +475,8 @@ static void vectors_and_tokens_do_not_decay(void **state)
     for (int i = 1; i < 5; i++)
         assert_true(seen[i] == 0);
     trn_exec *exec = compiled(graph); /* also of gradients that are known before */
-    float now[4], w[4] = {1, 2, 3, 4}, got[12];
-    trn_optimizer_now(&desc, 0, 0.5, now);
+    float now[TRN_STEP_NOW], w[4] = {1, 2, 3, 4}, got[12];
+    trn_optimizer_now(&desc, 0, 0, 0.5, now);
     set(exec, TRN_OPTIMIZER_INPUT, now);
     set(exec, "w0", (float[12]){4, 8});
     set(exec, "bias1", w);
@@ -582,7 +582,7 @@ static void wrong_steps_are_refused(void **state)
     const char *const messages[] = {"AdamW needs two moments of 'w'",
                                     "SGD has no second moment of 'w'",
                                     "what belongs to them [3]",
-                                    "the input of a step is [2]; it takes [4] floats",
+                                    "the input of a step is [2]; it takes [6] floats",
                                     "the norm of a step is [2]; it takes [1] floats",
                                     "'w' is updated twice"};
     for (int i = 0; i < (int)TRN_COUNT(messages); i++) {
@@ -591,7 +591,7 @@ static void wrong_steps_are_refused(void **state)
         trn_tensor *w = trn_state(graph, "w", TRN_SHAPE(2), NULL, NULL);
         trn_tensor *other = trn_state(graph, "other", TRN_SHAPE(i == 2 ? 3 : 2), NULL, NULL);
         trn_tensor *g = trn_input(graph, "g", TRN_F32, TRN_SHAPE(2));
-        trn_tensor *now = trn_input(graph, "now", TRN_F32, TRN_SHAPE(4));
+        trn_tensor *now = trn_input(graph, "now", TRN_F32, TRN_SHAPE(TRN_STEP_NOW));
         trn_weights_update update = {.rule = i == 0 ? TRN_STEP_ADAMW : TRN_STEP_SGD,
                                      .weights = w,
                                      .first = i == 5 ? w : other,
