@@ -40,7 +40,9 @@ struct trn_weights {
     size_t count, capacity;
     trn_names names; /* of the entries that are not hidden */
     struct zip *zip; /* NULL but for zip archives */
-    bool synthetic;
+    bool synthetic;  /* no file: values are made from names and shapes */
+    bool fresh;      /* to train from scratch, and so from a seed, too */
+    uint64_t seed;
     trn_load_report made_up; /* what synthetic weights were asked for */
 };
 

@@ -165,7 +165,10 @@ trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_
         return trn_fail(err, TRN_ERR_ARGUMENT, "weights: tensor '%s' is asked for with an impossible shape",
                         name ? name : "(none)");
     if (weights->synthetic) {
-        trn_synthetic_fill(name, shape, ndim, out);
+        if (weights->fresh)
+            trn_weights_fresh_values(weights->seed, name, ndim, shape, out);
+        else
+            trn_synthetic_fill(name, shape, ndim, out);
         weights->made_up.used++;
         weights->made_up.parameters += (uint64_t)count;
         return TRN_OK;

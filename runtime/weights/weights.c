@@ -267,6 +267,17 @@ trn_status trn_weights_open_synthetic(trn_weights **out, trn_error *err)
     return TRN_OK;
 }
 
+trn_status trn_weights_open_fresh(uint64_t seed, trn_weights **out, trn_error *err)
+{
+    char label[48]; /* the seed tells weights apart where others have a path */
+    snprintf(label, sizeof label, "fresh weights of seed %llu", (unsigned long long)seed);
+    *out = create(label, err);
+    if (!*out) return TRN_ERR_MEMORY;
+    (*out)->synthetic = (*out)->fresh = true;
+    (*out)->seed = seed;
+    return TRN_OK;
+}
+
 void trn_weights_close(trn_weights *weights)
 {
     if (!weights) return;

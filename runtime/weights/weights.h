@@ -151,7 +151,8 @@ trn_status trn_store_check_url(const char *url, const char *from, trn_error *err
 /* Weights for training from scratch, by name, shape and seed alone: matrices [out,in] normal with deviation
  * 0.02, cut at two of them (ViT's and Hiera's); kernels of convolutions uniform within 1/sqrt(fan_in);
  * weights of norms 1, biases 0, layer scales 1e-5; positions and tokens normal, 0.02; running variances 1. As
- * trn_weights_open_synthetic it has every tensor it is asked for. */
+ * trn_weights_open_synthetic it has every tensor it is asked for, and trn_weights_is_synthetic says so; its
+ * path is "fresh weights of seed N". */
 trn_status trn_weights_open_fresh(uint64_t seed, trn_weights **out, trn_error *err);
 /* The same values into memory: out [product of shape]. */
 void trn_weights_fresh_values(uint64_t seed, const char *name, int ndim, const int64_t *shape, float *out);
