@@ -498,12 +498,22 @@ const char *trn_recipe_builtin(size_t i)
 
 const trn_embed_job *trn_recipe_job(const trn_recipe *recipe)
 {
-    return recipe->reconstruct ? NULL : recipe->job;
+    return recipe->reconstruct || recipe->probe || recipe->train ? NULL : recipe->job;
 }
 
 const trn_reconstruct_job *trn_recipe_reconstruct(const trn_recipe *recipe)
 {
     return recipe->reconstruct;
+}
+
+const trn_probe_job *trn_recipe_probe(const trn_recipe *recipe)
+{
+    return recipe->probe;
+}
+
+const trn_train_job *trn_recipe_train(const trn_recipe *recipe)
+{
+    return recipe->train;
 }
 
 static recipe_place place_of(const trn_recipe *recipe, trn_recipe_part part, size_t index)

@@ -45,18 +45,20 @@ const char *trn_recipe_builtin(size_t i);
  * "recipes/x.lua:12". index: which encoder or export; field: NULL, or a field of that constructor, whose own
  * line is looked for. */
 typedef enum trn_recipe_part {
-    TRN_RECIPE_EMBED,
-    TRN_RECIPE_SCENE,
+    TRN_RECIPE_EMBED, /* the job, of whatever kind */
+    TRN_RECIPE_SCENE, /* or dataset */
     TRN_RECIPE_ENCODER,
     TRN_RECIPE_EXPORT
 } trn_recipe_part;
 void trn_recipe_place(const trn_recipe *recipe, trn_recipe_part part, size_t index, const char *field,
                       trn_text *out);
 
-/* What the recipe ends with: one of the two, the other is NULL. Owned by the recipe; out_dir is the caller's
- * to set on a copy. */
+/* What the recipe ends with: one of the four, the others are NULL. Owned by the recipe; out_dir is the
+ * caller's to set on a copy. Of a probe and of training the dataset is the scene (TRN_RECIPE_SCENE). */
 const trn_embed_job *trn_recipe_job(const trn_recipe *recipe);
 const trn_reconstruct_job *trn_recipe_reconstruct(const trn_recipe *recipe);
+const trn_probe_job *trn_recipe_probe(const trn_recipe *recipe);
+const trn_train_job *trn_recipe_train(const trn_recipe *recipe);
 
 #ifdef __cplusplus
 }

@@ -24,7 +24,10 @@ struct trn_recipe {
     trn_recipe_param *params;
     size_t param_count;
     trn_embed_job *job;
-    trn_reconstruct_job *reconstruct; /* NULL: the recipe embeds */
+    /* Of these three at most one is not NULL; none: the recipe embeds. `job` has the encoders of all. */
+    trn_reconstruct_job *reconstruct;
+    trn_probe_job *probe;
+    trn_train_job *train;
     recipe_place embed_place, scene_place, sensor_place;
     recipe_place *encoder_places, *export_places;
 };

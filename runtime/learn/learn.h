@@ -149,6 +149,7 @@ trn_status trn_probe_linear(trn_gpu *gpu, const trn_probe_sets *sets, const trn_
 /* ---- fitting ---- */
 
 typedef enum trn_loss_kind {
+    TRN_LOSS_BY_TASK, /* cross entropy; of several labels: binary */
     TRN_LOSS_CROSS_ENTROPY,
     TRN_LOSS_DICE,
     TRN_LOSS_CE_DICE, /* the sum of both */
@@ -162,6 +163,7 @@ typedef struct trn_loss_choice {
     double label_smoothing;
     double gamma;                /* focal: 2 usually; softmax form */
     const double *class_weights; /* [classes], or NULL; several labels: weights of positives */
+    size_t class_weight_count;   /* must be the dataset's classes */
     bool balance;                /* class weights from how often classes occur: total / (classes * count) */
 } trn_loss_choice;
 
