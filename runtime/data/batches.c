@@ -268,6 +268,14 @@ size_t trn_batches_count(const trn_batches *batches)
 
 trn_status trn_batches_start(trn_batches *batches, uint64_t epoch, trn_error *err)
 {
+    return trn_batches_start_at(batches, epoch, 0, err);
+}
+
+trn_status trn_batches_start_at(trn_batches *batches, uint64_t epoch, size_t first, trn_error *err)
+{
+    if (first > batches->batch_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "an epoch of %zu batches cannot begin with batch %zu",
+                        batches->batch_count, first);
     if (trn_progress_cancelled(batches->options.progress)) return trn_fail_cancelled(err, "reading batches");
     pthread_mutex_lock(&batches->lock);
     batches->started = false; /* nobody begins another sample */
@@ -279,7 +287,8 @@ trn_status trn_batches_start(trn_batches *batches, uint64_t epoch, trn_error *er
         for (size_t i = 0; i < batches->chosen_count; i++)
             batches->order[i] = i;
     batches->epoch = epoch;
-    batches->next = batches->taken = 0;
+    batches->taken = first;
+    batches->next = first * batches->per_batch;
     batches->lent = batches->cancelled = false;
     batches->started = true;
     pthread_cond_broadcast(&batches->work);

@@ -135,6 +135,38 @@ static void batches_hold_what_the_dataset_does(void **state)
     trn_dataset_close(dataset);
 }
 
+/* A run that goes on in the middle of an epoch sees what it would have seen. */
+static void epochs_can_begin_in_the_middle(void **state)
+{
+    (void)state;
+    trn_dataset *dataset = open_toy(test_temp_dir(), SAMPLES);
+    trn_batches_options options = augmented(3, 2);
+    trn_batches *batches = open_batches(dataset, &options);
+    size_t values = TOY_BANDS * TOY_HEIGHT * TOY_HEIGHT, count = trn_batches_count(batches);
+    epoch_data whole;
+    take_epoch(batches, 3, &whole);
+    trn_error err = {0};
+    trn_batch batch;
+    for (size_t first = count + 1; first-- > 0;) {
+        assert_trn_ok(trn_batches_start_at(batches, 3, first, &err), err);
+        for (size_t at = first * BATCH; at < SAMPLES; at += batch.count) {
+            assert_trn_ok(trn_batches_next(batches, &batch, &err), err);
+            assert_int_equal(batch.count, TRN_MIN((size_t)BATCH, SAMPLES - at));
+            assert_memory_equal(batch.samples, whole.samples + at, batch.count * sizeof *batch.samples);
+            assert_memory_equal(batch.labels, whole.labels + at, batch.count * sizeof *batch.labels);
+            assert_memory_equal(batch.pixels, whole.pixels + at * values,
+                                batch.count * values * sizeof *batch.pixels);
+        }
+        assert_trn_ok(trn_batches_next(batches, &batch, &err), err);
+        assert_int_equal(batch.count, 0);
+    }
+    assert_trn_fails(trn_batches_start_at(batches, 3, count + 1, &err), TRN_ERR_ARGUMENT, err,
+                     "cannot begin with batch 7");
+    free(whole.pixels);
+    trn_batches_close(batches);
+    trn_dataset_close(dataset);
+}
+
 /* The batches before the sample that cannot be read come first, whatever the threads do. */
 static void errors_come_in_their_place(void **state)
 {
@@ -283,6 +315,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(batches_hold_what_the_dataset_does),
+        cmocka_unit_test(epochs_can_begin_in_the_middle),
         cmocka_unit_test(errors_come_in_their_place),
         cmocka_unit_test(cancelling_ends_an_epoch),
         cmocka_unit_test(impossible_batches_are_refused),
