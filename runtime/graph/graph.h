@@ -113,6 +113,16 @@ trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **na
  * two networks of one graph have states of different names. fill gets the name without it. NULL or "": none.
  * Copied. */
 void trn_graph_prefix(trn_graph *graph, const char *prefix);
+/* A parameter that runs change, by trn_update, though no gradient does: running statistics. It is a state,
+ * with the prefix before its name and not in the list of trn_graph_learning, when this graph `changes` it
+ * (then it is an output under its name, too) or when trn_graph_train has made a choice, so that a graph that
+ * evaluates can take it from the one that trains; else as trn_param. A state that is asked for again is the
+ * same tensor. */
+trn_tensor *trn_param_state(trn_graph *graph, const char *name, trn_shape shape, bool changes, trn_fill fill,
+                            void *user);
+/* The i-th state in the order of building: parameters that learn, running statistics, what optimisers
+ * remember; NULL past the last. name may be NULL. */
+trn_tensor *trn_graph_state(const trn_graph *graph, size_t i, const char **name);
 void trn_output_add(trn_graph *graph, const char *name,
                     trn_tensor *tensor); /* keeps it readable after a run */
 
