@@ -228,16 +228,18 @@ static void explain_grids(const trn_member *member, const trn_features *features
                         (long long)trn_tensor_dim(features->pooled, 1));
 }
 
-static trn_status build_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
-                               trn_features *features, trn_error *err)
+trn_status trn_compose_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
+                              trn_features *features, trn_error *err)
 {
     trn_tensor *x = pick_date(graph, image, member);
     if (x) x = pick_channels(graph, x, member);
     if (x) x = hold_within(graph, x, member);
     if (!x) return trn_graph_status(graph, err);
+    if (member->prefix) trn_graph_prefix(graph, member->prefix);
     trn_status status = trn_encoder_build(member->encoder, graph, x, &member->options, features, err);
     if (status == TRN_OK && member->blank && !features->pooled)
         status = subtract_blank(graph, x, member, features, err);
+    if (member->prefix) trn_graph_prefix(graph, NULL);
     return status;
 }
 
@@ -356,7 +358,7 @@ trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *me
     int cell = cell_of(members, count, options);
     if (status == TRN_OK) status = check_members(image, members, count, cell, err);
     for (size_t i = 0; i < count && status == TRN_OK; i++)
-        status = build_member(graph, image, &members[i], &features[i], err);
+        status = trn_compose_member(graph, image, &members[i], &features[i], err);
     if (status != TRN_OK) return status;
     common_grid grid = {cell, common_offset(features, count, cell), trn_tensor_dim(image, -2) / cell,
                         trn_tensor_dim(image, -1) / cell};

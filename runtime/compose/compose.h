@@ -27,6 +27,8 @@ typedef struct trn_member {
     const float *blank;
     /* [channel_count] stored values are held within these first, or both NULL */
     const float *low, *high;
+    /* NULL, or put before the names of its parameters that learn (trn_graph_prefix) */
+    const char *prefix;
 } trn_member;
 
 typedef struct trn_compose_options {
@@ -42,6 +44,10 @@ typedef struct trn_compose_options {
  * names them. */
 trn_status trn_compose(trn_graph *graph, trn_tensor *image, const trn_member *members, size_t count,
                        const trn_compose_options *options, trn_tensor **out, trn_error *err);
+
+/* One member alone, its features as they come: all of its grids, or its vector. */
+trn_status trn_compose_member(trn_graph *graph, trn_tensor *image, const trn_member *member,
+                              trn_features *features, trn_error *err);
 
 /* Window side that suits all members: the least common multiple of side_multiple and cell at or above
  * `wanted` (0: the largest natural tile). Error when none is sensible. */

@@ -164,5 +164,7 @@ trn_status trn_encoder_fit(trn_encoder *encoder, const float *windows, size_t co
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s': samples of %d bands, but %zu bands were chosen",
                         name, channels, encoder->chosen_count);
     trn_status status = encoder->family->fit(encoder, windows, count, channels, side, err);
+    size_t values = count * (size_t)channels * (size_t)side * (size_t)side;
+    if (status == TRN_OK) trn_sha256(windows, values * sizeof *windows, encoder->fit_digest);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "encoder '%s'", name);
 }

@@ -152,6 +152,27 @@ typedef struct trn_features {
 trn_status trn_encoder_build(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,
                              const trn_encode_options *options, trn_features *out, trn_error *err);
 
+/* ---- what an encoder is, and keeping it ---- */
+
+/* Adds to a hash all that decides what the encoder computes: settings, bands and dates chosen, the values of
+ * its weights (all are read) or what it was fitted to. */
+trn_status trn_encoder_identify(trn_encoder *encoder, trn_sha256_state *hash, trn_error *err);
+/* How many transformer blocks it has, by its weights' names ("blocks.n.", "layers.n."): for trn_layer_of. */
+trn_status trn_encoder_depth(trn_encoder *encoder, int *depth, trn_error *err);
+
+typedef struct trn_encoder_save_options {
+    /* Writes the values of a tensor into out and sets *given; leaves *given false for those of the loaded
+     * weights. NULL: all are those. */
+    trn_status (*fill)(void *user, const char *name, const trn_shape *shape, float *out, bool *given,
+                       trn_error *err);
+    void *user;
+    const char *const *metadata; /* pairs ended by NULL, or NULL */
+} trn_encoder_save_options;
+/* Writes all tensors of an encoder with weights to a safetensors file, atomically, under the names by which
+ * trn_encoder_load finds them again. */
+trn_status trn_encoder_save(trn_encoder *encoder, const char *path, const trn_encoder_save_options *options,
+                            trn_error *err);
+
 /* ---- checkpoints made up ---- */
 
 /* Writes a checkpoint of made-up weights (the rule of trn_weights_open_synthetic) that trn_encoder_load takes

@@ -131,6 +131,7 @@ struct trn_encoder {
     trn_parameters parameters;
     const float *fit_mean, *fit_std; /* [fit_channels] of stored values, by fit */
     int fit_channels;
+    uint8_t fit_digest[32]; /* of the windows it was fitted to */
     void *state; /* the family's, in the arena */
 };
 
@@ -163,6 +164,9 @@ typedef struct trn_wanted {
 /* All of them, pooled and dense, for the bands chosen and the weights loaded before. items is malloc'd, the
  * names are the encoder's. */
 trn_status trn_encoder_wanted(trn_encoder *encoder, trn_wanted **items, size_t *count, trn_error *err);
+
+/* The same as tensors to write, without data; malloc'd; NULL: no memory. */
+trn_weight_data *trn_wanted_tensors(const trn_wanted *wanted, size_t count);
 
 /* trn_encoder_build with a look at the stages, for tests. */
 trn_status trn_encoder_build_stages(trn_encoder *encoder, trn_graph *graph, trn_tensor *image,

@@ -10,17 +10,6 @@ static trn_status fill_synthetic(void *user, const trn_weight_data *tensor, floa
     return trn_weights_read(user, tensor->name, tensor->shape, tensor->ndim, out, err);
 }
 
-static trn_weight_data *tensors_of(const trn_wanted *wanted, size_t count)
-{
-    trn_weight_data *tensors = calloc(count + 1, sizeof *tensors);
-    for (size_t i = 0; tensors && i < count; i++) {
-        const trn_shape *shape = &wanted[i].shape;
-        tensors[i] = (trn_weight_data){.name = wanted[i].name, .ndim = shape->ndim};
-        memcpy(tensors[i].shape, shape->dim, (size_t)shape->ndim * sizeof shape->dim[0]);
-    }
-    return tensors;
-}
-
 static trn_status write_tensors(const trn_encoder *encoder, const trn_wanted *wanted, size_t count,
                                 const char *path, const trn_progress *progress, trn_error *err)
 {
@@ -32,7 +21,7 @@ static trn_status write_tensors(const trn_encoder *encoder, const trn_wanted *wa
                                  .fill = fill_synthetic,
                                  .user = encoder->weights,
                                  .progress = progress};
-    trn_weight_data *tensors = tensors_of(wanted, count);
+    trn_weight_data *tensors = trn_wanted_tensors(wanted, count);
     if (!tensors) return trn_fail_memory(err, count * sizeof *tensors, "a list of tensors");
     trn_status status;
     if (!strcmp(trn_path_extension(path), "safetensors")) {
