@@ -74,6 +74,7 @@ typedef struct trn_feature_options {
      * key of model, samples (names, sizes and times of change of their files) and preprocessing; a damaged
      * one is computed again. */
     const char *cache;
+    uint64_t memory_limit; /* of the device; 0: what is free */
 } trn_feature_options;
 typedef struct trn_feature_report {
     bool cached; /* no encoder ran */
@@ -174,6 +175,8 @@ typedef struct trn_fit_options {
     trn_transform train_transform, eval_transform;
     const size_t *train_samples; /* indices into the split; NULL: all */
     size_t train_sample_count;
+    const size_t *valid_samples, *test_samples; /* likewise */
+    size_t valid_sample_count, test_sample_count;
     trn_loss_choice loss;
     trn_optimizer_desc optimizer; /* rule and user are set by learn */
     double layer_decay;           /* factor of the learning rate per layer of the encoders; 0: 1 */
