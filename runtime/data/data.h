@@ -91,12 +91,35 @@ typedef struct trn_dataset trn_dataset;
  *
  * split.csv: a header line, then a line for each image, with the columns path (relative, inside the folder),
  * split, and class or label or both; other columns are passed over. Without labels classes are numbered in
- * the order of their names.
+ * the order of their names. For segmentation the columns are path, split and mask, the path of an image of
+ * one band and of the size of its image, whose numbers are classes; nodata becomes TRN_LABEL_IGNORE. Masks
+ * are looked through for their classes unless options->class_count says how many there are.
  *
  * TRN_ERR_FORMAT: names the file and the line or sample. Every class from 0 to the last must be there, and
  * one split at least must have samples. */
 trn_status trn_dataset_open(const char *folder, const trn_dataset_options *options, trn_dataset **out,
                             trn_error *err);
+/* How a scene is cut into samples. Zero-initialise. */
+typedef struct trn_chip_options {
+    int chip; /* pixels of a side; 0: 64. What is left at the right and bottom edge is not used */
+    /* A split gets whole blocks of block x block chips (0: 4), drawn by seed, so that few chips have a
+     * neighbour in another split. Shares of the blocks that have labels; 0: 0.2; below 0: none. */
+    int block;
+    double valid, test;
+    uint64_t seed;
+} trn_chip_options;
+
+/* A scene and a raster of labels on its grid as a segmentation dataset. paths [count]: as trn_scene_open
+ * takes them; labels: one band of integers, in which nodata, and what options says, is TRN_LABEL_IGNORE. A
+ * chip without any label is left out; the others are named by their first pixel, "x128_y64". Of the options
+ * partition, date, bands_as_stored and skip_missing do not matter. The raster is read once, for its classes.
+ *
+ * TRN_ERR_ARGUMENT: the raster has another size or georeference than the scene (names both), or there are
+ * fewer blocks with labels than splits to fill. TRN_ERR_FORMAT: a label is no integer or no class (names file
+ * and pixel), or of the classes that are found one is left out. */
+trn_status trn_dataset_open_scene(const char *const *paths, size_t count, const char *labels,
+                                  const trn_chip_options *chips, const trn_dataset_options *options,
+                                  trn_dataset **out, trn_error *err);
 void trn_dataset_close(trn_dataset *dataset); /* NULL is fine */
 const trn_dataset_info *trn_dataset_get_info(const trn_dataset *dataset);
 /* The sample's name: "id_0000", or the image's path in its folder. NULL when there is no such sample. */
@@ -145,17 +168,29 @@ trn_status trn_dataset_statistics(const trn_dataset *dataset, trn_split split, s
 trn_status trn_dataset_published_statistics(const trn_dataset *dataset, trn_band_statistics *statistics,
                                             trn_error *err);
 
+/* The values below which lie `low` and `high` percent of a split's pixels, ranges [band_count], between
+ * neighbours interpolated. Exact up to 2^20 values of a band; of more, so many that are spread evenly. limit:
+ * as above. */
+typedef struct trn_band_range {
+    double low, high;
+} trn_band_range;
+trn_status trn_dataset_percentiles(const trn_dataset *dataset, trn_split split, double low, double high,
+                                   size_t limit, const trn_progress *progress, trn_band_range *ranges,
+                                   trn_error *err);
+
 /* ---- transforms ---- */
 
 /* What happens to a sample, in this order. Zero-initialise: nothing happens. Masks are resized by the nearest
  * pixel and move with the image. */
 typedef struct trn_transform {
-    int resize_height, resize_width;      /* bilinear, pixel centres aligned, edges repeated; 0: no resize */
-    bool antialias;                       /* widen the filter when it makes smaller */
-    int crop_height, crop_width;          /* 0: no crop */
-    bool random_crop;                     /* anywhere; otherwise in the middle */
-    double flip_x, flip_y;                /* probability of a mirror image: left to right, top to bottom */
-    bool rotate;                          /* by 0, 90, 180 or 270 degrees, equally likely; needs squares */
+    int resize_height, resize_width; /* bilinear, pixel centres aligned, edges repeated; 0: no resize */
+    bool antialias;                  /* widen the filter when it makes smaller */
+    int crop_height, crop_width;     /* 0: no crop */
+    bool random_crop;                /* anywhere; otherwise in the middle */
+    double flip_x, flip_y;           /* probability of a mirror image: left to right, top to bottom */
+    bool rotate;                     /* by 0, 90, 180 or 270 degrees, equally likely; needs squares */
+    /* [bands]: low to high becomes 0 to 1, clamped; where they are equal 0. NULL: none */
+    const trn_band_range *stretch;
     const trn_band_statistics *normalize; /* [bands]: (x - mean) / std, std 0 counts as 1; NULL: none */
 } trn_transform;
 
@@ -181,7 +216,7 @@ typedef struct trn_batches_options {
     uint64_t seed;
     int threads;                  /* 0: as many as there are processors, 8 at most */
     int queue;                    /* batches read ahead, 0: 2 */
-    trn_transform transform;      /* what normalize points to is copied */
+    trn_transform transform;      /* what stretch and normalize point to is copied */
     const trn_progress *progress; /* its `cancelled` is asked before every sample, one call at a
                                    * time; it may not call back here. May be NULL */
 } trn_batches_options;
