@@ -113,6 +113,7 @@ trn_tensor *trn_graph_learning(const trn_graph *graph, size_t i, const char **na
  * two networks of one graph have states of different names. fill gets the name without it. NULL or "": none.
  * Copied. */
 void trn_graph_prefix(trn_graph *graph, const char *prefix);
+const char *trn_graph_prefix_now(const trn_graph *graph); /* "": none */
 /* A parameter that runs change, by trn_update, though no gradient does: running statistics. It is a state,
  * with the prefix before its name and not in the list of trn_graph_learning, when this graph `changes` it
  * (then it is an output under its name, too) or when trn_graph_train has made a choice, so that a graph that

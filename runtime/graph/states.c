@@ -14,6 +14,11 @@ trn_tensor *trn_graph_state(const trn_graph *graph, size_t i, const char **name)
     return NULL;
 }
 
+const char *trn_graph_prefix_now(const trn_graph *graph)
+{
+    return graph->prefix;
+}
+
 static trn_tensor *find_state(const trn_graph *graph, const char *name)
 {
     const char *other;

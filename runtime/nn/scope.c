@@ -1,5 +1,5 @@
 /* Scopes: parameters by name below a prefix. */
-#include "nn.h"
+#include "nn_private.h"
 
 #include <string.h>
 
@@ -32,14 +32,32 @@ static bool full_name(const trn_scope *scope, const char *name, char *out, size_
     return n >= 0 && (size_t)n < size;
 }
 
+/* Below the scope, and told to whoever wants to know. */
+static bool ask(const trn_scope *scope, const char *name, const trn_shape *shape, char *full, size_t size)
+{
+    const trn_parameters *parameters = scope->parameters;
+    if (!full_name(scope, name, full, size)) {
+        trn_graph_fail(scope->graph, "the name of parameter '%s%s' is too long", scope->prefix, name);
+        return false;
+    }
+    if (parameters->want) parameters->want(parameters->user, full, shape);
+    return true;
+}
+
 trn_tensor *trn_scope_param(const trn_scope *scope, const char *name, trn_shape shape)
 {
     char full[256];
-    if (!full_name(scope, name, full, sizeof full))
-        return trn_graph_fail(scope->graph, "the name of parameter '%s%s' is too long", scope->prefix, name);
     const trn_parameters *parameters = scope->parameters;
-    if (parameters->want) parameters->want(parameters->user, full, &shape);
+    if (!ask(scope, name, &shape, full, sizeof full)) return NULL;
     return trn_param(scope->graph, full, shape, parameters->fill, parameters->user);
+}
+
+trn_tensor *trn_scope_state(const trn_scope *scope, const char *name, trn_shape shape, bool changes)
+{
+    char full[256];
+    const trn_parameters *parameters = scope->parameters;
+    if (!ask(scope, name, &shape, full, sizeof full)) return NULL;
+    return trn_param_state(scope->graph, full, shape, changes, parameters->fill, parameters->user);
 }
 
 bool trn_scope_has(const trn_scope *scope, const char *name)
