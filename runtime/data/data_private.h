@@ -12,12 +12,16 @@ enum {
     DATA_MAX_CLASSES = 65536,
     DATA_MAX_BANDS = 4096,
     DATA_MAX_JSON = 1 << 28,
+    DATA_MAX_SAMPLES = 1 << 26,
+    DATA_MASK_MISSING = INT32_MIN, /* a pixel of a mask without data, until data_check_mask */
 };
 
 typedef struct data_sample {
     const char *name;      /* without folder and ".hdf5", or the path in the folder of images */
     int32_t label;         /* -1: it is in the file */
     const uint8_t *labels; /* multi-label: [class_count]; else NULL */
+    const char *mask;      /* path of it in the folder of images; else NULL */
+    int64_t x, y;          /* first pixel in its scene; else 0 */
 } data_sample;
 
 /* One sample at its own size, malloc'd. */
@@ -44,7 +48,8 @@ struct trn_dataset {
     data_sample *samples[TRN_SPLIT_COUNT];
     const char *folder;
     data_read read;
-    int *scene_bands; /* of image folders: index of each band in the scene */
+    int *scene_bands;         /* of images and scenes: index of each band in the scene */
+    struct data_chips *chips; /* of scenes, else NULL */
     int date;
     bool resizes, has_fill, has_ignore;
     float fill;
@@ -54,6 +59,9 @@ struct trn_dataset {
 };
 
 /* dataset.c */
+/* A dataset with what the options say and nothing in it; named after the last part of path. NULL with err
+ * set. */
+trn_dataset *data_create(const char *path, const trn_dataset_options *options, trn_error *err);
 /* malloc'd path of a file of the dataset's folder; NULL with err set. */
 char *data_path(const trn_dataset *dataset, const char *name, const char *suffix, trn_error *err);
 /* A file name that stays in its folder: no '/', not empty, not beginning with '.'. */
@@ -71,6 +79,32 @@ trn_status data_find_size(trn_dataset *dataset, const trn_dataset_options *optio
 /* geobench.c, folder.c: open a folder of their kind; dataset has arena, folder and the plain options. */
 trn_status data_open_geobench(trn_dataset *dataset, const trn_dataset_options *options, trn_error *err);
 trn_status data_open_images(trn_dataset *dataset, const trn_dataset_options *options, trn_error *err);
+
+/* chips.c */
+void data_chips_free(struct data_chips *chips); /* NULL is fine */
+
+/* image.c */
+/* Bands of the dataset from a scene that holds them. */
+trn_status data_name_bands(trn_dataset *dataset, const trn_scene_info *scene, trn_error *err);
+/* Fill image->pixels or image->mask, image->height x image->width from (x, y) on. Pixels without data become
+ * NAN and DATA_MASK_MISSING. */
+trn_status data_read_window(const trn_dataset *dataset, trn_scene *scene, int64_t x, int64_t y,
+                            data_image *image, trn_error *err);
+trn_status data_read_labels(trn_scene *labels, int64_t x, int64_t y, data_image *image, trn_error *err);
+/* One band on the grid of the image. need_place: also when one of them has no georeference. */
+trn_status data_check_labels(const trn_scene_info *labels, const trn_scene_info *image, bool need_place,
+                             trn_error *err);
+/* What is missing or ignored becomes TRN_LABEL_IGNORE; all else must be a class (any number of them while
+ * class_count is 0). (x, y): what to add to the place in messages. */
+trn_status data_check_mask(const trn_dataset *dataset, int64_t x, int64_t y, data_image *image,
+                           trn_error *err);
+/* Marks the classes of a checked mask, seen [DATA_MAX_CLASSES]; returns how many pixels have a label. */
+size_t data_note_classes(const data_image *image, uint8_t *seen);
+/* class_count of the classes that were seen, unless it is known, and names (may be NULL). where: for
+ * messages.
+ */
+trn_status data_settle_classes(trn_dataset *dataset, const char *where, const char *const *names,
+                               const uint8_t *seen, trn_error *err);
 
 /* json.c */
 /* A whole JSON file; NULL with err set. cJSON_Delete. */

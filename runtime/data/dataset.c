@@ -227,30 +227,41 @@ static trn_status open_kind(trn_dataset *dataset, const trn_dataset_options *opt
     return status == TRN_OK ? check_samples(dataset, err) : status;
 }
 
+trn_dataset *data_create(const char *path, const trn_dataset_options *options, trn_error *err)
+{
+    if (check_options(options, err) != TRN_OK) return NULL;
+    trn_arena *arena = trn_arena_create();
+    trn_dataset *dataset = arena ? trn_arena_alloc(arena, sizeof *dataset) : NULL;
+    char *copy = dataset ? trn_arena_strdup(arena, path) : NULL;
+    const char *name = !copy           ? NULL
+                       : options->name ? trn_arena_strdup(arena, options->name)
+                                       : folder_name(arena, copy);
+    if (!name) {
+        trn_arena_destroy(arena);
+        trn_fail_memory(err, sizeof *dataset, "a dataset");
+        return NULL;
+    }
+    *dataset = (trn_dataset){.arena = arena, .folder = copy, .info.name = name, .sensor = options->sensor};
+    dataset->date = options->date;
+    dataset->has_fill = options->has_fill;
+    dataset->fill = options->fill;
+    dataset->has_ignore = options->has_ignore;
+    dataset->ignore = options->ignore;
+    return dataset;
+}
+
 trn_status trn_dataset_open(const char *folder, const trn_dataset_options *options, trn_dataset **out,
                             trn_error *err)
 {
     static const trn_dataset_options none;
+    trn_error own = {0};
     if (!options) options = &none;
+    if (!err) err = &own;
     *out = NULL;
-    trn_status status = check_options(options, err);
-    if (status != TRN_OK) return status;
-    if (!trn_path_is_dir(folder)) return trn_fail(err, TRN_ERR_IO, "'%s' is no folder", folder);
-    trn_arena *arena = trn_arena_create();
-    trn_dataset *dataset = arena ? trn_arena_alloc(arena, sizeof *dataset) : NULL;
-    char *copy = dataset ? trn_arena_strdup(arena, folder) : NULL;
-    if (!copy) {
-        trn_arena_destroy(arena);
-        return trn_fail_memory(err, sizeof *dataset, "a dataset");
-    }
-    *dataset = (trn_dataset){.arena = arena, .date = options->date, .has_fill = options->has_fill};
-    dataset->fill = options->fill;
-    dataset->has_ignore = options->has_ignore;
-    dataset->ignore = options->ignore;
-    dataset->sensor = options->sensor;
-    dataset->info.name = options->name ? trn_arena_strdup(arena, options->name) : folder_name(arena, copy);
-    dataset->folder = copy;
-    status = dataset->info.name ? open_kind(dataset, options, err) : trn_fail_memory(err, 64, "a name");
+    trn_dataset *dataset = data_create(folder, options, err);
+    if (!dataset) return err->code;
+    trn_status status = trn_path_is_dir(folder) ? open_kind(dataset, options, err)
+                                                : trn_fail(err, TRN_ERR_IO, "'%s' is no folder", folder);
     if (status == TRN_OK) status = data_find_size(dataset, options, err);
     if (status == TRN_OK)
         *out = dataset;
@@ -261,7 +272,9 @@ trn_status trn_dataset_open(const char *folder, const trn_dataset_options *optio
 
 void trn_dataset_close(trn_dataset *dataset)
 {
-    if (dataset) trn_arena_destroy(dataset->arena);
+    if (!dataset) return;
+    data_chips_free(dataset->chips);
+    trn_arena_destroy(dataset->arena);
 }
 
 const trn_dataset_info *trn_dataset_get_info(const trn_dataset *dataset)
@@ -303,21 +316,6 @@ static trn_status fill_pixels(const trn_dataset *dataset, data_image *image, trn
     return TRN_OK;
 }
 
-static trn_status check_mask(const trn_dataset *dataset, const data_image *image, trn_error *err)
-{
-    size_t area = (size_t)image->height * (size_t)image->width, classes = dataset->info.class_count;
-    for (size_t i = 0; i < area; i++) {
-        int32_t *value = &image->mask[i];
-        if (dataset->has_ignore && *value == dataset->ignore)
-            *value = TRN_LABEL_IGNORE;
-        else if (*value < 0 || (size_t)*value >= classes)
-            return trn_fail(err, TRN_ERR_FORMAT,
-                            "the mask holds %d at column %zu, row %zu: classes are 0 to %zu", *value,
-                            i % (size_t)image->width, i / (size_t)image->width, classes - 1);
-    }
-    return TRN_OK;
-}
-
 static trn_status put_pixels(const trn_dataset *dataset, const data_image *image, float *out, trn_error *err)
 {
     const trn_dataset_info *info = &dataset->info;
@@ -333,7 +331,7 @@ static trn_status put_labels(const trn_dataset *dataset, const data_sample *samp
 {
     const trn_dataset_info *info = &dataset->info;
     if (info->task == TRN_TASK_SEGMENTATION) {
-        trn_status status = check_mask(dataset, image, err);
+        trn_status status = data_check_mask(dataset, 0, 0, image, err);
         if (status == TRN_OK)
             data_resize_nearest(image->mask, image->height, image->width, out, info->height, info->width);
         return status;

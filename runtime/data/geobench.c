@@ -140,11 +140,11 @@ done:
     return status;
 }
 
-/* Numbers that no label has become INT32_MIN, which the check of the mask then refuses. */
+/* Numbers that no label has become INT32_MAX, which the check of the mask then refuses. */
 static void narrow(const int64_t *from, size_t count, int32_t *out)
 {
     for (size_t i = 0; i < count; i++)
-        out[i] = from[i] >= INT32_MIN && from[i] <= INT32_MAX ? (int32_t)from[i] : INT32_MIN;
+        out[i] = from[i] > INT32_MIN && from[i] <= INT32_MAX ? (int32_t)from[i] : INT32_MAX;
 }
 
 /* A mask of another size than the bands is brought to theirs. */
