@@ -48,6 +48,13 @@ const char *trn_node_label(const trn_node *node, char buffer[128]);
  * on the way. malloc'd. */
 trn_status trn_graph_needed(trn_graph *graph, bool **needed, trn_error *err);
 
+/* ---- recompute.c ---- */
+
+/* Adds the nodes of a block (those of the first node_count) once more, reading what enters the block and
+ * what is known before a run. again[]: by base tensor id, takes the results. The graph fails when memory is
+ * out. */
+void trn_block_again(trn_graph *graph, const trn_block_range *block, size_t node_count, trn_tensor **again);
+
 /* ---- pointwise.c ---- */
 
 extern const trn_op trn_op_pointwise;

@@ -274,17 +274,34 @@ static trn_tensor *sum_to(trn_graph *graph, trn_tensor *x, const trn_shape *shap
     return x ? trn_reshape(graph, x, *shape) : NULL;
 }
 
+static bool is_word(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Whether an expression reads the operand of this name. */
+static bool mentions(const char *expression, char name)
+{
+    for (const char *at = strchr(expression, name); at; at = strchr(at + 1, name)) {
+        if ((at == expression || !is_word(at[-1])) && !is_word(at[1])) return true;
+    }
+    return false;
+}
+
 static trn_tensor *pointwise_gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which)
 {
     const trn_pointwise_attr *attr = trn_pointwise_get(node);
     if (attr->which >= 0)
         return trn_graph_fail(graph, "second derivatives of '%s' are not there", trn_pointwise_name(node));
-    if (!strcmp(rows[attr->row].expression[1 + which], "0.0")) return NULL;
-    trn_tensor *operands[TRN_MAX_INPUTS];
+    const char *expression = rows[attr->row].expression[1 + which];
+    if (!strcmp(expression, "0.0")) return NULL;
+    trn_tensor *operands[TRN_MAX_INPUTS], *full = dy;
+    /* what the expression does not read need not be kept, or computed again: dy stands in its place */
     for (int i = 0; i < node->input_count; i++)
-        operands[i] = node->inputs[i];
+        operands[i] = mentions(expression, (char)('a' + i)) ? node->inputs[i] : dy;
     operands[node->input_count] = dy;
-    trn_tensor *full = add_node(graph, attr->row, which, operands, node->input_count + 1, attr->constants);
+    if (strcmp(expression, "g") != 0)
+        full = add_node(graph, attr->row, which, operands, node->input_count + 1, attr->constants);
     return full ? sum_to(graph, full, &node->inputs[which]->shape) : NULL;
 }
 
