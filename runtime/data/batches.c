@@ -24,6 +24,7 @@ struct trn_batches {
     const trn_dataset *dataset;
     trn_batches_options options;
     trn_band_statistics *normalize;
+    trn_band_range *stretch;
     size_t *chosen, *order; /* [chosen_count]: the samples, and their places in this epoch's order */
     size_t chosen_count, batch_count, per_batch, queue;
     size_t sample_size, label_count; /* values of a sample in a batch */
@@ -186,15 +187,23 @@ static trn_status choose_samples(trn_batches *batches, const trn_batches_options
     return TRN_OK;
 }
 
-static trn_status copy_normalize(trn_batches *batches, trn_error *err)
+/* Statistics and ranges may be gone before the batches are. */
+static trn_status copy_numbers(trn_batches *batches, trn_error *err)
 {
     size_t bands = trn_dataset_get_info(batches->dataset)->band_count;
-    const trn_band_statistics *from = batches->options.transform.normalize;
-    if (!from) return TRN_OK;
-    batches->normalize = malloc(bands * sizeof *from);
-    if (!batches->normalize) return trn_fail_memory(err, bands * sizeof *from, "statistics");
-    memcpy(batches->normalize, from, bands * sizeof *from);
-    batches->options.transform.normalize = batches->normalize;
+    trn_transform *t = &batches->options.transform;
+    if (t->normalize) {
+        batches->normalize = malloc(bands * sizeof *t->normalize);
+        if (!batches->normalize) return trn_fail_memory(err, bands * sizeof *t->normalize, "statistics");
+        memcpy(batches->normalize, t->normalize, bands * sizeof *t->normalize);
+        t->normalize = batches->normalize;
+    }
+    if (t->stretch) {
+        batches->stretch = malloc(bands * sizeof *t->stretch);
+        if (!batches->stretch) return trn_fail_memory(err, bands * sizeof *t->stretch, "ranges");
+        memcpy(batches->stretch, t->stretch, bands * sizeof *t->stretch);
+        t->stretch = batches->stretch;
+    }
     return TRN_OK;
 }
 
@@ -251,7 +260,7 @@ trn_status trn_batches_open(const trn_dataset *dataset, const trn_batches_option
     status = trn_transform_size(&options->transform, info->height, info->width, &batches->height,
                                 &batches->width, err);
     if (status == TRN_OK) status = choose_samples(batches, options, err);
-    if (status == TRN_OK) status = copy_normalize(batches, err);
+    if (status == TRN_OK) status = copy_numbers(batches, err);
     if (status == TRN_OK) status = make_slots(batches, err);
     if (status == TRN_OK) status = start_threads(batches, err);
     if (status == TRN_OK)
@@ -378,5 +387,6 @@ void trn_batches_close(trn_batches *batches)
     free(batches->chosen);
     free(batches->order);
     free(batches->normalize);
+    free(batches->stretch);
     free(batches);
 }

@@ -79,14 +79,25 @@ static walk choose(const trn_transform *t, chance *c, int height, int width, int
     return w;
 }
 
-static void copy_plane(walk w, const float *from, const trn_band_statistics *norm, float *out, int height,
+/* Low to high becomes 0 to 1, and nothing is outside. */
+static double stretched(double value, const trn_band_range *range)
+{
+    double extent = range->high - range->low, x = extent > 0 ? (value - range->low) / extent : 0;
+    return x < 0 ? 0 : TRN_MIN(x, 1);
+}
+
+static void copy_plane(const trn_transform *t, size_t band, walk w, const float *from, float *out, int height,
                        int width)
 {
+    const trn_band_range *range = t->stretch ? &t->stretch[band] : NULL;
+    const trn_band_statistics *norm = t->normalize ? &t->normalize[band] : NULL;
     double mean = norm ? norm->mean : 0, factor = norm && norm->std > 0 ? 1 / norm->std : 1;
     for (int y = 0; y < height; y++) {
         int64_t at = w.start + y * w.down;
-        for (int x = 0; x < width; x++, at += w.across)
-            *out++ = norm ? (float)((from[at] - mean) * factor) : from[at];
+        for (int x = 0; x < width; x++, at += w.across) {
+            double value = range ? stretched(from[at], range) : from[at];
+            *out++ = (float)((value - mean) * factor);
+        }
     }
 }
 
@@ -125,8 +136,7 @@ trn_status trn_transform_apply(const trn_transform *t, uint64_t seed, uint64_t e
     }
     walk way = choose(t, &c, h, w, out_height, out_width);
     for (size_t b = 0; b < bands; b++)
-        copy_plane(way, pixels + b * area, t->normalize ? &t->normalize[b] : NULL, out + b * out_area,
-                   out_height, out_width);
+        copy_plane(t, b, way, pixels + b * area, out + b * out_area, out_height, out_width);
     if (mask) copy_mask(way, mask, out_mask, out_height, out_width);
 done:
     free(resized);

@@ -487,6 +487,47 @@ static void statistics_are_those_of_all_pixels(void **state)
     trn_dataset_close(dataset);
 }
 
+static int by_size(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static void percentiles_are_those_of_all_pixels(void **state)
+{
+    (void)state;
+    const char *dir = test_temp_dir();
+    write_toy(dir, 5);
+    trn_dataset *dataset = open_dataset(dir, NULL);
+    trn_band_range got[TOY_BANDS];
+    trn_error err = {0};
+    enum { COUNT = 5 * TOY_HEIGHT * TOY_WIDTH };
+    assert_trn_ok(trn_dataset_percentiles(dataset, TRN_SPLIT_TRAIN, 2, 97.5, 0, NULL, got, &err), err);
+    for (size_t b = 0; b < TOY_BANDS; b++) {
+        float all[COUNT];
+        for (int i = 0; i < COUNT; i++)
+            all[i] = sample_value((size_t)i / 30, b, i % 30 / TOY_WIDTH, i % TOY_WIDTH);
+        qsort(all, COUNT, sizeof *all, by_size);
+        /* 149 steps between 150 values: 2 % is place 2.98, 97.5 % place 145.275 */
+        assert_true(fabs(got[b].low - (all[2] + 0.98 * (all[3] - all[2]))) < 1e-9);
+        assert_true(fabs(got[b].high - (all[145] + 0.275 * (all[146] - all[145]))) < 1e-9);
+    }
+    assert_trn_ok(trn_dataset_percentiles(dataset, TRN_SPLIT_TEST, 0, 100, 1, NULL, got, &err), err);
+    assert_true(got[1].low == 100 && got[1].high == 145);
+    assert_trn_fails(trn_dataset_percentiles(dataset, TRN_SPLIT_VALID, 2, 98, 0, NULL, got, &err),
+                     TRN_ERR_FORMAT, err, "no samples in split valid");
+    assert_trn_fails(trn_dataset_percentiles(dataset, TRN_SPLIT_TRAIN, 98, 2, 0, NULL, got, &err),
+                     TRN_ERR_ARGUMENT, err, "ascending numbers");
+    assert_trn_fails(trn_dataset_percentiles(dataset, TRN_SPLIT_TRAIN, NAN, 2, 0, NULL, got, &err),
+                     TRN_ERR_ARGUMENT, err, "ascending numbers");
+    trn_dataset_close(dataset);
+    /* more pixels than are kept: five samples that are about 0, 1000, .. 4000 */
+    dataset = open_dataset(dir, &(trn_dataset_options){.height = 600, .width = 600});
+    assert_trn_ok(trn_dataset_percentiles(dataset, TRN_SPLIT_TRAIN, 19.5, 20.5, 0, NULL, got, &err), err);
+    assert_true(got[0].low > 30 && got[0].low <= 45 && got[0].high >= 1000 && got[0].high < 1015);
+    trn_dataset_close(dataset);
+}
+
 /* The numbers are written down so that no machine may differ. */
 static void orders_are_the_same_everywhere(void **state)
 {
@@ -587,6 +628,18 @@ static void one_transform_at_a_time(void **state)
     z.normalize = &flat;
     assert_trn_ok(trn_transform_apply(&z, 0, 0, 0, 1, 2, 3, pixels, NULL, out, NULL, &err), err);
     assert_true(out[0] == -2 && out[5] == 3);
+    trn_band_range range = {.low = 2, .high = 4}, point = {.low = 4, .high = 4};
+    trn_transform stretch = {.stretch = &range};
+    assert_trn_ok(trn_transform_apply(&stretch, 0, 0, 0, 1, 2, 3, pixels, NULL, out, NULL, &err), err);
+    assert_memory_equal(out, ((const float[]){0, 0, 0.5F, 1, 1, 1}), sizeof pixels);
+    norm = (trn_band_statistics){.mean = 0.5, .std = 0.25};
+    stretch.normalize = &norm; /* follows */
+    assert_trn_ok(trn_transform_apply(&stretch, 0, 0, 0, 1, 2, 3, pixels, NULL, out, NULL, &err), err);
+    assert_memory_equal(out, ((const float[]){-2, -2, 0, 2, 2, 2}), sizeof pixels);
+    stretch = (trn_transform){.stretch = &point};
+    assert_trn_ok(trn_transform_apply(&stretch, 0, 0, 0, 1, 2, 3, pixels, NULL, out, NULL, &err), err);
+    for (int i = 0; i < 6; i++)
+        assert_true(out[i] == 0);
     /* bilinear, pixel centres aligned: 2 -> 4 weighs 1, .75, .25 */
     trn_transform twice = {.resize_height = 4, .resize_width = 6};
     assert_trn_ok(trn_transform_apply(&twice, 0, 0, 0, 1, 2, 3, pixels, NULL, out, NULL, &err), err);
@@ -636,6 +689,7 @@ int main(void)
         cmocka_unit_test(real_folders_as_they_are),
         cmocka_unit_test(reads_a_folder_of_images),
         cmocka_unit_test(statistics_are_those_of_all_pixels),
+        cmocka_unit_test(percentiles_are_those_of_all_pixels),
         cmocka_unit_test(orders_are_the_same_everywhere),
         cmocka_unit_test(masks_move_with_images),
         cmocka_unit_test(one_transform_at_a_time),
