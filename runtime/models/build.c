@@ -181,6 +181,7 @@ trn_status trn_build_begin(trn_encoder *encoder, trn_graph *graph, trn_tensor *i
                        .dates = trn_encoder_date_count(encoder),
                        .height = trn_tensor_dim(image, -2),
                        .width = trn_tensor_dim(image, -1)};
+    out->scope.training = options->training;
     out->x = normalise(encoder, graph, image, options, err);
     if (out->x) out->x = hide_nodata(encoder, graph, out->x, options->valid);
     if (out->x) return TRN_OK;

@@ -259,7 +259,7 @@ static void build_dofa(trn_encoder *encoder, const trn_build *build, trn_feature
     trn_tensor *kept[TRN_MAX_GRIDS], *x = trn_dofa_patches(encoder, build);
     x = add_tokens(encoder, build, &scope, x, size);
     trn_build_stage(build, x, "tokens_in");
-    trn_build_blocks(build, &scope, x, state->chosen.index[last] + 1, &block, &state->chosen, kept);
+    trn_build_blocks(build, &scope, x, trn_encoder_int(encoder, DOFA_DEPTH), &block, &state->chosen, kept);
     x = kept[last];
     if (version != DOFA_V1 && !(dense && state->listed)) {
         x = trn_nn_layer_norm(&scope, "norm", x, block.eps);

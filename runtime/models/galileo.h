@@ -35,7 +35,7 @@ typedef struct galileo_outputs {
     trn_tensor *mean;  /* [B,D] of visible tokens */
 } galileo_outputs;
 
-/* fill_user of the kernel resizing is kept in the arena. */
+/* Masks are kept in the arena while the graph is built. */
 void trn_galileo_build(const trn_build *build, trn_arena *arena, const galileo_size *size,
                        const galileo_inputs *inputs, galileo_outputs *out);
 

@@ -125,50 +125,23 @@ void trn_galileo_pinv(int p, double *out)
             out[i * K * K + k] = inverse[i / p][k / K] * inverse[i % p][k % K];
 }
 
-/* A stored kernel, and how to read it at another size. */
-typedef struct resized {
-    const trn_parameters *parameters;
-    int patch;
-} resized;
-
-static trn_status fill_resized(void *user, const char *name, const trn_shape *shape, void *out,
-                               trn_error *err)
-{
-    enum { STORED = GALILEO_KERNEL * GALILEO_KERNEL };
-    const resized *how = user;
-    trn_shape stored = *shape;
-    stored.dim[2] = stored.dim[3] = GALILEO_KERNEL;
-    size_t planes = (size_t)(shape->dim[0] * shape->dim[1]), cells = (size_t)how->patch * (size_t)how->patch;
-    float *kernel = malloc(planes * STORED * sizeof *kernel), *values = out;
-    double pinv[STORED * STORED] = {0};
-    if (!kernel) return trn_fail_memory(err, planes * STORED * sizeof *kernel, name);
-    trn_galileo_pinv(how->patch, pinv);
-    trn_status status = how->parameters->fill(how->parameters->user, name, &stored, kernel, err);
-    for (size_t i = 0; status == TRN_OK && i < planes * cells; i++) {
-        const double *row = pinv + i % cells * STORED;
-        const float *plane = kernel + i / cells * STORED;
-        double sum = 0;
-        for (int k = 0; k < STORED; k++)
-            sum += row[k] * (double)plane[k];
-        values[i] = (float)sum;
-    }
-    free(kernel);
-    return status;
-}
-
+/* The stored kernel [D,C,8,8] at the patch's size. What is resized is the tensor of the checkpoint, in the
+ * graph: a kernel that learns stays as the checkpoint has it. */
 static trn_tensor *kernel(const context *c, const trn_scope *scope, int channels)
 {
-    trn_shape shape = TRN_SHAPE(c->size->dim, channels, GALILEO_KERNEL, GALILEO_KERNEL);
-    const trn_parameters *parameters = scope->parameters;
-    if (c->in->patch == GALILEO_KERNEL) return trn_scope_param(scope, "weight", shape);
-    char name[256];
-    snprintf(name, sizeof name, "%sweight", scope->prefix);
-    if (parameters->want) parameters->want(parameters->user, name, &shape);
-    resized *how = trn_arena_alloc(c->arena, sizeof *how);
-    if (!how) return trn_graph_fail(c->graph, "no memory for the kernels");
-    *how = (resized){parameters, (int)c->in->patch};
-    shape.dim[2] = shape.dim[3] = c->in->patch;
-    return trn_param(c->graph, name, shape, fill_resized, how);
+    enum { STORED = GALILEO_KERNEL * GALILEO_KERNEL };
+    int64_t dim = c->size->dim, patch = c->in->patch, cells = patch * patch;
+    trn_tensor *w =
+        trn_scope_param(scope, "weight", TRN_SHAPE(dim, channels, GALILEO_KERNEL, GALILEO_KERNEL));
+    if (patch == GALILEO_KERNEL) return w;
+    double pinv[STORED * STORED];
+    float map[STORED * STORED];
+    trn_galileo_pinv((int)patch, pinv);
+    for (int64_t i = 0; i < cells * STORED; i++)
+        map[i] = (float)pinv[i];
+    trn_tensor *resize = trn_constant(c->graph, "kernel.resize", TRN_SHAPE(cells, STORED), map);
+    w = trn_linear(c->graph, trn_reshape(c->graph, w, TRN_SHAPE(dim * channels, STORED)), resize, NULL);
+    return trn_reshape(c->graph, w, TRN_SHAPE(dim, channels, patch, patch));
 }
 
 /* ---- group embeddings ---- */
@@ -349,6 +322,7 @@ static trn_tensor *run_blocks(const context *c, trn_tensor *x, trn_tensor *mask)
                            .key_mask = mask};
     for (int64_t i = 0; i < c->size->depth; i++) {
         trn_scope scope = trn_scope_enter(&c->build->scope, "blocks.%d", (int)i);
+        desc.drop_path = trn_drop_path_at(&scope, i, c->size->depth);
         x = trn_nn_block(&scope, x, &desc);
         trn_build_stage(c->build, x, "block%02d_compact", (int)i);
     }

@@ -155,7 +155,7 @@ typedef struct block_desc {
     int64_t channels; /* that come out */
     int heads, windows, pool;
     double mlp_ratio;
-    float eps;
+    float eps, drop_path;
 } block_desc;
 
 /* Tokens [B,N,C] -> the largest of each group of `pool` [B,N/pool,C]. */
@@ -171,22 +171,28 @@ static trn_tensor *build_block(const trn_scope *scope, trn_tensor *x, const bloc
 {
     trn_graph *graph = scope->graph;
     trn_scope attention = trn_scope_enter(scope, "attn"), mlp = trn_scope_enter(scope, "mlp");
+    trn_graph_block_begin(graph);
     trn_tensor *normed = trn_nn_layer_norm(scope, "norm1", x, desc->eps);
     if (trn_tensor_dim(x, -1) != desc->channels) /* the shortcut starts behind the norm then */
         x = pool_tokens(graph, trn_nn_linear(scope, "proj", normed, desc->channels, true), desc->pool);
     trn_tensor *y = trn_nn_linear(&attention, "qkv", normed, 3 * desc->channels, true);
     y = trn_mask_unit_attention(graph, y, desc->heads, desc->windows, desc->pool);
     y = trn_nn_linear(&attention, "proj", y, desc->channels, true);
-    x = trn_add(graph, x, y);
+    y = trn_nn_block_dropout(&attention, "proj_drop", y);
+    x = trn_add(graph, x, trn_nn_drop_path(scope, "drop_path1", y, desc->drop_path));
     y = trn_nn_layer_norm(scope, "norm2", x, desc->eps);
     y = trn_nn_mlp(&mlp, y, (int64_t)((double)desc->channels * desc->mlp_ratio));
-    return trn_add(graph, x, y);
+    x = trn_add(graph, x, trn_nn_drop_path(scope, "drop_path2", y, desc->drop_path));
+    trn_graph_block_end(graph);
+    return x;
 }
 
 void trn_hiera_run(const trn_build *build, const hiera_config *config, trn_tensor *tokens, int64_t units,
                    int last, trn_tensor **stages)
 {
-    int block = 0;
+    int block = 0, depth = 0;
+    for (int stage = 0; stage < HIERA_STAGES; stage++)
+        depth += config->depth[stage];
     for (int stage = 0; stage <= last; stage++) {
         for (int i = 0; i < config->depth[stage]; i++, block++) {
             bool enters = stage > 0 && i == 0;
@@ -197,7 +203,8 @@ void trn_hiera_run(const trn_build *build, const hiera_config *config, trn_tenso
                                .windows = in_units ? (int)units : 1,
                                .pool = enters && stage <= config->q_pool ? 4 : 1,
                                .mlp_ratio = config->mlp_ratio,
-                               .eps = config->eps};
+                               .eps = config->eps,
+                               .drop_path = trn_drop_path_at(&build->scope, block, depth)};
             trn_scope scope = trn_scope_enter(&build->scope, "blocks.%d", block);
             tokens = build_block(&scope, tokens, &desc);
             trn_build_stage(build, tokens, "block%02d", block);

@@ -132,7 +132,7 @@ struct trn_encoder {
     const float *fit_mean, *fit_std; /* [fit_channels] of stored values, by fit */
     int fit_channels;
     uint8_t fit_digest[32]; /* of the windows it was fitted to */
-    void *state; /* the family's, in the arena */
+    void *state;            /* the family's, in the arena */
 };
 
 /* With settings "key=value key=value" of our own between those of the configuration and those given. */
@@ -216,8 +216,8 @@ typedef struct trn_out_indices {
 trn_status trn_encoder_out_indices(const trn_encoder *encoder, size_t setting, int64_t depth,
                                    trn_out_indices *out, trn_error *err);
 /* Blocks 0..depth-1, names "blocks.<i>" below the scope, stages "block<ii>". kept [out_indices.count] gets
- * the outputs of the chosen ones. Nothing is built past the last that is needed unless `whole`. Returns the
- * last output. */
+ * the outputs of the chosen ones; nothing is built past the last of them (chosen NULL: all are built).
+ * Returns the last output. Drop path is set here. */
 trn_tensor *trn_build_blocks(const trn_build *build, const trn_scope *scope, trn_tensor *x, int64_t depth,
                              const trn_block_desc *desc, const trn_out_indices *chosen, trn_tensor **kept);
 /* Tokens [B,prefix+h*w,D] -> [B,h,w,D] without the prefix. */

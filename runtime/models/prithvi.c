@@ -523,7 +523,7 @@ static void build_prithvi(trn_encoder *encoder, const trn_build *build, trn_feat
     parts[1] = prithvi_locate(encoder, build, &side, x);
     x = trn_concat(build->scope.graph, parts, 2, 1);
     trn_build_stage(build, x, "tokens_in");
-    trn_build_blocks(build, &side.scope, x, state->chosen.index[last] + 1, &desc, &state->chosen, kept);
+    trn_build_blocks(build, &side.scope, x, depth, &desc, &state->chosen, kept);
     if (state->chosen.index[last] == depth - 1) {
         kept[last] = trn_nn_layer_norm(&side.scope, "norm", kept[last], desc.eps);
         trn_build_stage(build, kept[last], "final_norm");

@@ -531,7 +531,7 @@ static trn_tensor *attend(const trn_build *build, const trn_scope *block, trn_te
     x = trn_nn_linear(&scope, "proj", x, plan->dim, true);
     if (!x) return NULL;
     trn_build_stage(build, x, "block%02d_windows_out", index);
-    return join_windows(graph, x, &c, size);
+    return trn_nn_block_dropout(&scope, "proj_drop", join_windows(graph, x, &c, size));
 }
 
 static trn_tensor *scaled(const trn_encoder *encoder, const trn_scope *block, const char *name, trn_tensor *x)
@@ -548,8 +548,8 @@ static trn_tensor *mlp(const trn_encoder *encoder, const trn_scope *block, trn_t
     trn_scope scope = trn_scope_enter(block, "mlp");
     if (!official) return trn_nn_mlp(&scope, x, hidden);
     x = trn_nn_linear(&scope, "layers.0", x, hidden, true);
-    x = trn_unary(scope.graph, "gelu", x);
-    return trn_nn_linear(&scope, "layers.1", x, dim, true);
+    x = trn_nn_block_dropout(&scope, "drop1", trn_unary(scope.graph, "gelu", x));
+    return trn_nn_block_dropout(&scope, "drop2", trn_nn_linear(&scope, "layers.1", x, dim, true));
 }
 
 /* What goes around the attention, from x and its norm: [B,h',w',E] */
@@ -574,13 +574,18 @@ static trn_tensor *build_block(const trn_encoder *encoder, const trn_build *buil
                               "block %d cannot halve a grid of %lldx%lld cells in windows of %d: choose "
                               "sides that halve evenly at every stage",
                               index, (long long)h, (long long)w, plan->window);
+    float drop_path = trn_drop_path_at(trunk, index, ((const sam2_state *)encoder->state)->depth);
+    trn_graph_block_begin(graph);
     trn_tensor *normed = trn_nn_layer_norm(&block, "norm1", x, eps);
     x = shortcut_of(&block, x, normed, plan);
     trn_grid_size size = {trn_tensor_dim(x, 1), trn_tensor_dim(x, 2)};
     trn_tensor *y = attend(build, &block, normed, plan, index, size);
-    x = trn_add(graph, x, scaled(encoder, &block, "ls1.gamma", y));
+    y = scaled(encoder, &block, "ls1.gamma", y);
+    x = trn_add(graph, x, trn_nn_drop_path(&block, "drop_path1", y, drop_path));
     y = mlp(encoder, &block, trn_nn_layer_norm(&block, "norm2", x, eps), official);
-    x = trn_add(graph, x, scaled(encoder, &block, "ls2.gamma", y));
+    y = scaled(encoder, &block, "ls2.gamma", y);
+    x = trn_add(graph, x, trn_nn_drop_path(&block, "drop_path2", y, drop_path));
+    trn_graph_block_end(graph);
     trn_graph_scope(graph, NULL);
     trn_build_stage(build, x, "block%02d", index);
     return x;

@@ -102,9 +102,12 @@ trn_tensor *trn_build_blocks(const trn_build *build, const trn_scope *scope, trn
                              const trn_block_desc *desc, const trn_out_indices *chosen, trn_tensor **kept)
 {
     int found = 0;
-    for (int64_t i = 0; i < depth; i++) {
+    int64_t built = chosen ? chosen->index[chosen->count - 1] + 1 : depth;
+    for (int64_t i = 0; i < built; i++) {
         trn_scope block = trn_scope_enter(scope, "blocks.%d", (int)i);
-        x = trn_nn_block(&block, x, desc);
+        trn_block_desc own = *desc;
+        own.drop_path = trn_drop_path_at(scope, i, depth);
+        x = trn_nn_block(&block, x, &own);
         trn_build_stage(build, x, "block%02d", (int)i);
         if (chosen && found < chosen->count && chosen->index[found] == i) kept[found++] = x;
     }

@@ -265,7 +265,8 @@ static void build_vit(trn_encoder *encoder, const trn_build *build, trn_features
     trn_block_desc desc = block_of(encoder);
     trn_tensor *kept[TRN_MAX_GRIDS], *x = embed(encoder, build, size);
     trn_build_stage(build, x, "tokens_in");
-    trn_build_blocks(build, &build->scope, x, state->chosen.index[last] + 1, &desc, &state->chosen, kept);
+    trn_build_blocks(build, &build->scope, x, trn_encoder_int(encoder, VIT_DEPTH), &desc, &state->chosen,
+                     kept);
     for (int i = 0; i <= last && !fc_norm && !raw; i++)
         kept[i] = trn_nn_layer_norm(&build->scope, "norm", kept[i], desc.eps);
     trn_build_stage(build, kept[last], "final_tokens");

@@ -28,8 +28,8 @@ trn_tensor *trn_nn_mlp(const trn_scope *scope, trn_tensor *x, int64_t hidden)
 {
     int64_t channels = trn_tensor_dim(x, -1);
     x = trn_nn_linear(scope, "fc1", x, hidden, true);
-    x = trn_unary(scope->graph, "gelu", x);
-    return trn_nn_linear(scope, "fc2", x, channels, true);
+    x = trn_nn_block_dropout(scope, "drop1", trn_unary(scope->graph, "gelu", x));
+    return trn_nn_block_dropout(scope, "drop2", trn_nn_linear(scope, "fc2", x, channels, true));
 }
 
 /* x [..,C]: w3(silu(x1) * x2), where [x1 | x2] = w12 x */
@@ -42,8 +42,8 @@ static trn_tensor *swiglu(const trn_scope *scope, trn_tensor *x, int64_t hidden)
     x = trn_nn_linear(scope, timm ? "fc1" : "w12", x, 2 * hidden, true);
     trn_tensor *gate = trn_unary(scope->graph, "silu", trn_slice(scope->graph, x, last, 0, hidden));
     trn_tensor *value = trn_slice(scope->graph, x, last, hidden, hidden);
-    x = trn_mul(scope->graph, gate, value);
-    return trn_nn_linear(scope, timm ? "fc2" : "w3", x, channels, true);
+    x = trn_nn_block_dropout(scope, "drop1", trn_mul(scope->graph, gate, value));
+    return trn_nn_block_dropout(scope, "drop2", trn_nn_linear(scope, timm ? "fc2" : "w3", x, channels, true));
 }
 
 /* q, k, v [B,N,C] of their own -> [B,N,C] */
@@ -81,7 +81,7 @@ static trn_tensor *attend(const trn_scope *scope, trn_tensor *x, const trn_block
         trn_tensor *qkv = trn_nn_linear(scope, "qkv", x, 3 * channels, true);
         x = trn_self_attention(scope->graph, qkv, desc->heads, desc->key_mask);
     }
-    return trn_nn_linear(scope, "proj", x, channels, true);
+    return trn_nn_block_dropout(scope, "proj_drop", trn_nn_linear(scope, "proj", x, channels, true));
 }
 
 static trn_tensor *layer_scale(const trn_scope *scope, const char *name, trn_tensor *x)
@@ -92,13 +92,15 @@ static trn_tensor *layer_scale(const trn_scope *scope, const char *name, trn_ten
 trn_tensor *trn_nn_block(const trn_scope *scope, trn_tensor *x, const trn_block_desc *desc)
 {
     trn_scope attention = trn_scope_enter(scope, "attn"), mlp = trn_scope_enter(scope, "mlp");
+    trn_graph_block_begin(scope->graph);
     trn_tensor *y = attend(&attention, trn_nn_layer_norm(scope, "norm1", x, desc->eps), desc);
     if (desc->layer_scale) y = layer_scale(scope, "ls1.gamma", y);
-    x = trn_add(scope->graph, x, y);
+    x = trn_add(scope->graph, x, trn_nn_drop_path(scope, "drop_path1", y, desc->drop_path));
     y = trn_nn_layer_norm(scope, "norm2", x, desc->eps);
     y = desc->swiglu ? swiglu(&mlp, y, desc->hidden) : trn_nn_mlp(&mlp, y, desc->hidden);
     if (desc->layer_scale) y = layer_scale(scope, "ls2.gamma", y);
-    x = trn_add(scope->graph, x, y);
+    x = trn_add(scope->graph, x, trn_nn_drop_path(scope, "drop_path2", y, desc->drop_path));
+    trn_graph_block_end(scope->graph);
     trn_graph_scope(scope->graph, NULL);
     return x;
 }

@@ -49,7 +49,7 @@ bool trn_scope_has(const trn_scope *scope, const char *name);
 trn_tensor *trn_nn_linear(const trn_scope *scope, const char *name, trn_tensor *x, int64_t out, bool bias);
 /* names <name>.weight, <name>.bias [C] */
 trn_tensor *trn_nn_layer_norm(const trn_scope *scope, const char *name, trn_tensor *x, float eps);
-/* fc2(GELU(fc1 x)), names fc1, fc2 below the scope */
+/* fc2(GELU(fc1 x)), names fc1, fc2 below the scope; in training with dropout behind both */
 trn_tensor *trn_nn_mlp(const trn_scope *scope, trn_tensor *x, int64_t hidden);
 
 /* Pre-norm transformer block (spec section 0): x + [ls1] attn(norm1 x), then x + [ls2] mlp(norm2 x).
@@ -63,21 +63,29 @@ typedef struct trn_block_desc {
     bool swiglu; /* mlp.w12 [2*hidden,C], mlp.w3 [C,hidden]: silu(x1)*x2 (DINOv2 giant); fc1, fc2 where timm
                     wrote it */
     trn_tensor *key_mask; /* [B,N]: 1 attend, 0 hide; NULL: all */
+    float drop_path;      /* of this block, in training: trn_drop_path_at */
 } trn_block_desc;
 trn_tensor *trn_nn_block(const trn_scope *scope, trn_tensor *x, const trn_block_desc *desc);
 
 /* ---- what training adds; each is x itself when scope->training is NULL ----
  *
- * Random numbers come from the scope's prefix and `name`: every place has a stream of its own. */
+ * Random numbers come from the graph's prefix, the scope's, and `name`: every place has a stream of its own.
+ * The samples are those of the counters. */
 
 /* Each value is 0 with this probability, else divided by 1 - rate. */
 trn_tensor *trn_nn_dropout(const trn_scope *scope, const char *name, trn_tensor *x, float rate);
-/* The same of whole samples (axis 0) of a residual branch. Source: Huang et al. 2016, timm's DropPath. */
+/* The same of whole samples of a residual branch. Axis 0 counts samples, or an equal number of rows of each.
+ * Source: Huang et al. 2016, timm's DropPath. */
 trn_tensor *trn_nn_drop_path(const trn_scope *scope, const char *name, trn_tensor *x, float rate);
+/* The rate of block `block` of `depth` by the scope's training: from 0 for the first to its drop_path for the
+ * last; 0 without training. */
+float trn_drop_path_at(const trn_scope *scope, int64_t block, int64_t depth);
+/* Dropout with the rate that the scope's training has for the blocks of encoders. */
+trn_tensor *trn_nn_block_dropout(const trn_scope *scope, const char *name, trn_tensor *x);
 /* x [B,C,..], names <name>.{weight,bias,running_mean,running_var}. In training: mean and biased variance of
  * the batch; the running ones move by `momentum` (0.1 usually) towards them, with the unbiased variance, by
- * trn_update. They are states that no gradient changes, whatever trn_graph_train says; in the list of
- * trn_graph_learning they are not. Else: running ones. Source: torch.nn.BatchNorm2d. */
+ * trn_update. They are states that no gradient changes (trn_param_state), whatever trn_graph_train says; in
+ * the list of trn_graph_learning they are not. Else: running ones. Source: torch.nn.BatchNorm2d. */
 trn_tensor *trn_nn_batch_norm(const trn_scope *scope, const char *name, trn_tensor *x, float eps,
                               float momentum);
 
@@ -118,11 +126,13 @@ trn_tensor *trn_nn_program(const trn_scope *scope, const trn_program *program, t
 /* ---- heads: from features to logits ---- */
 
 typedef enum trn_head_kind {
-    TRN_HEAD_LINEAR,    /* vectors; maps: a linear map of each cell, resized */
+    TRN_HEAD_LINEAR,    /* vectors; maps: a linear map of each cell of the last grid, resized */
     TRN_HEAD_MLP,       /* hidden layers with GELU before it; vectors or cells */
-    TRN_HEAD_ATTENTION, /* vectors only: a learned query attends to the cells of the grids, then linear */
+    TRN_HEAD_ATTENTION, /* vectors only: a learned query attends to the cells of all grids, then linear */
     TRN_HEAD_FCN,       /* maps only: terratorch's FCNDecoder over the last grid */
-    TRN_HEAD_UPERNET, /* maps only: UperNet; grids of one stride go through the learned pyramid neck first */
+    /* maps only: UperNet over 4 grids, or over one that serves as all; grids of one size go through the
+     * learned pyramid neck first */
+    TRN_HEAD_UPERNET,
     TRN_HEAD_PROGRAM, /* a network of the recipe's own */
 } trn_head_kind;
 typedef struct trn_head_desc {
@@ -143,8 +153,8 @@ typedef struct trn_head_input {
     int height, width; /* of the image, whose size maps get (bilinear, corners not aligned); 0: vectors */
 } trn_head_input;
 /* -> logits [B,outputs], or [B,outputs,height,width] of maps. Names of parameters are terratorch's, below the
- * scope: "neck.fpn1.0.weight", "decoder.psp_modules.0.1.conv.weight", "head.2.weight" of dense heads;
- * "fc.weight", "layers.0.weight" of others. Errors name the head and the features it got. */
+ * scope: "neck.fpn1.0.weight", "decoder.psp_modules.0.1.conv.weight", "head.2.weight" of UperNet and FCN;
+ * "fc.weight", "layers.0.weight", "latent" of others. Errors name the head and the features it got. */
 trn_tensor *trn_nn_head(const trn_scope *scope, const trn_head_desc *desc, const trn_head_input *input);
 
 /* Position encoding: out [dims] = sin(position*om_k) for k < dims/2, then cos, with om_k =
@@ -258,9 +268,10 @@ typedef struct trn_optimizer_desc {
 int trn_layer_of(const char *name, int depth);
 double trn_layer_scale(double factor, int layer, int depth);
 
-#define TRN_OPTIMIZER_INPUT "optimizer.now"    /* input [TRN_STEP_NOW]: see trn_optimizer_now */
-#define TRN_GRADIENT_NORM "optimizer.gradnorm" /* output [1]: the norm of a step's gradient before clipping  \
-                                                */
+#define TRN_OPTIMIZER_INPUT "optimizer.now" /* input [TRN_STEP_NOW]: see trn_optimizer_now */
+#define TRN_GRADIENT_NORM                                                                                    \
+    "optimizer.gradnorm" /* output [1]: the norm of a step's gradient before clipping                        \
+                          */
 
 typedef struct trn_learner {
     const char *name;

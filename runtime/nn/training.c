@@ -73,6 +73,17 @@ trn_tensor *trn_nn_drop_path(const trn_scope *scope, const char *name, trn_tenso
     return drop(scope, x, trn_reshape(graph, numbers, shape), rate);
 }
 
+trn_tensor *trn_nn_block_dropout(const trn_scope *scope, const char *name, trn_tensor *x)
+{
+    return scope->training ? trn_nn_dropout(scope, name, x, scope->training->dropout) : x;
+}
+
+float trn_drop_path_at(const trn_scope *scope, int64_t block, int64_t depth)
+{
+    if (!scope->training || depth < 2) return 0;
+    return scope->training->drop_path * (float)block / (float)(depth - 1);
+}
+
 /* ---- batch norm ---- */
 
 /* Mean over all but the channels: x [B,C,..] -> [C] */
