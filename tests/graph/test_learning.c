@@ -174,6 +174,46 @@ static void chosen_parameters_learn(void **state)
     trn_graph_destroy(graph);
 }
 
+/* Remembers what it was asked for, and writes ones. */
+static trn_status fill_remembering(void *user, const char *name, const trn_shape *shape, void *out,
+                                   trn_error *err)
+{
+    (void)err;
+    snprintf(user, 32, "%s", name);
+    for (int64_t i = 0; i < trn_shape_count(shape); i++)
+        ((float *)out)[i] = 1;
+    return TRN_OK;
+}
+
+static void prefixes_tell_networks_apart(void **state)
+{
+    (void)state;
+    char asked[32] = "", student[] = "student.fc";
+    trn_error err = {0};
+    const char *name;
+    trn_graph *graph = trn_graph_create();
+    trn_graph_train(graph, learns_named, student);
+    trn_graph_prefix(graph, "student.");
+    trn_tensor *learning = trn_param(graph, "fc.w", TRN_SHAPE(2), fill_remembering, asked);
+    assert_ptr_equal(trn_param(graph, "fc.w", TRN_SHAPE(2), fill_remembering, asked), learning);
+    trn_graph_prefix(graph, NULL);
+    trn_tensor *fixed = trn_param(graph, "fc.w", TRN_SHAPE(2), fill_remembering, asked);
+    trn_graph_train(graph, NULL, NULL);
+    assert_ptr_equal(trn_param(graph, "fc.w", TRN_SHAPE(2), fill_remembering, asked), fixed);
+    assert_true(fixed != learning && fixed->constant && !learning->constant);
+    assert_ptr_equal(trn_graph_learning(graph, 0, &name), learning);
+    assert_string_equal(name, "student.fc.w");
+    assert_null(trn_graph_learning(graph, 1, NULL));
+    trn_output_add(graph, "y", learning);
+    trn_exec *exec = compiled(graph, &poison);
+    assert_string_equal(asked, "fc.w");
+    assert_trn_ok(trn_exec_set(exec, "student.fc.w", (float[]){2, 3}, &err), err);
+    run(exec);
+    expect(exec, "y", (float[]){2, 3}, 2);
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
 /* w <- w - 0.25 * d(sum w^2 / 2)/dw = 0.75 w, and the number of steps beside it */
 static void descend(const trn_compile_options *options)
 {
@@ -256,9 +296,10 @@ static void wrong_updates_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(states_last_from_run_to_run), cmocka_unit_test(filling_a_state_may_fail),
-        cmocka_unit_test(chosen_parameters_learn),     cmocka_unit_test(updates_step_down_a_gradient),
-        cmocka_unit_test(updates_see_the_old_values),  cmocka_unit_test(wrong_updates_are_refused),
+        cmocka_unit_test(states_last_from_run_to_run),  cmocka_unit_test(filling_a_state_may_fail),
+        cmocka_unit_test(chosen_parameters_learn),      cmocka_unit_test(prefixes_tell_networks_apart),
+        cmocka_unit_test(updates_step_down_a_gradient), cmocka_unit_test(updates_see_the_old_values),
+        cmocka_unit_test(wrong_updates_are_refused),
     };
     return cmocka_run_group_tests_name("learning", tests, open_device, close_device);
 }

@@ -346,6 +346,167 @@ static void steps_that_are_not_finite_are_left_out(void **state)
     trn_graph_destroy(graph);
 }
 
+/* Without clipping too, and with an average: a gate that is closed leaves all as it is. */
+static void gates_and_norms_hold_without_clipping(void **state)
+{
+    (void)state;
+    trn_optimizer_desc desc = {.kind = TRN_SGD, .momentum = 0.9, .average = 0.5};
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *w = trn_state(graph, "w", TRN_SHAPE(2, 2), NULL, NULL);
+    trn_learner learner = {"w", w, trn_input(graph, "g", TRN_F32, TRN_SHAPE(2, 2))};
+    assert_trn_ok(trn_optimizer_add(graph, &desc, &learner, 1, &err), err);
+    trn_exec *exec = compiled(graph);
+    float before[4] = {1, 2, 3, 4}, zeros[4] = {0}, after[4], now[TRN_STEP_NOW], norm;
+    set(exec, "w", before);
+    for (int i = 0; i < 2; i++) { /* a norm that is not finite, and a run that ends no step */
+        trn_optimizer_now(&desc, 1, i, 0.1, now);
+        assert_true(now[4] == (i == 0));
+        set(exec, TRN_OPTIMIZER_INPUT, now);
+        set(exec, "g", (float[]){3, i ? 4 : NAN, 0, 0});
+        run(exec);
+        get(exec, TRN_GRADIENT_NORM, &norm);
+        assert_true(i ? norm == 5 : isnan(norm));
+        get(exec, "w", after);
+        assert_memory_equal(before, after, sizeof before);
+        get(exec, "sgd.momentum.w", after);
+        assert_memory_equal(zeros, after, sizeof zeros);
+        get(exec, "average.w", after);
+        assert_memory_equal(zeros, after, sizeof zeros);
+    }
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
+/* ---- gradients of several runs ---- */
+
+enum { ACCUMULATE = 3, SAMPLES = 4 * ACCUMULATE };
+
+/* Squares of distances of w x to targets, the mean over the samples of a run. */
+static trn_exec *regression(trn_optimizer_desc desc, int samples, trn_graph **graph)
+{
+    trn_error err = {0};
+    *graph = trn_graph_create();
+    trn_tensor *w = trn_state(*graph, "w", TRN_SHAPE(5, 7), NULL, NULL);
+    trn_tensor *b = trn_state(*graph, "b", TRN_SHAPE(5), NULL, NULL), *wrt[] = {w, b}, *grads[2];
+    trn_tensor *x = trn_input(*graph, "x", TRN_F32, TRN_SHAPE(samples, 7));
+    trn_tensor *t = trn_input(*graph, "t", TRN_F32, TRN_SHAPE(samples, 5));
+    trn_tensor *loss = trn_loss_mse(*graph, trn_linear(*graph, x, w, b), t);
+    assert_trn_ok(trn_gradients(*graph, loss, NULL, wrt, 2, grads, &err), err);
+    trn_learner learners[] = {{"w", w, grads[0]}, {"b", b, grads[1]}};
+    assert_trn_ok(trn_optimizer_add(*graph, &desc, learners, 2, &err), err);
+    return compiled(*graph);
+}
+
+static void run_share(trn_exec *exec, const trn_optimizer_desc *desc, int step, int part, int samples,
+                      const float *x, const float *t)
+{
+    float now[TRN_STEP_NOW];
+    trn_optimizer_now(desc, step, part, 0.05, now);
+    assert_true(now[4] == (part == TRN_MAX(desc->accumulate, 1) - 1));
+    set(exec, TRN_OPTIMIZER_INPUT, now);
+    set(exec, "x", x + (size_t)part * samples * 7);
+    set(exec, "t", t + (size_t)part * samples * 5);
+    run(exec);
+}
+
+static void expect_near(trn_exec *a, trn_exec *b, const char *name, size_t count)
+{
+    float left[35], right[35];
+    get(a, name, left);
+    get(b, name, right);
+    for (size_t i = 0; i < count; i++) {
+        if (!(fabs((double)left[i] - (double)right[i]) <= 2e-6 * (0.05 + fabs((double)right[i]))))
+            fail_msg("%s[%zu] is %.9g, in one run %.9g", name, i, (double)left[i], (double)right[i]);
+    }
+}
+
+static void expect_unchanged(trn_exec *exec, const char *name, const float *before)
+{
+    float now[35];
+    get(exec, name, now);
+    assert_memory_equal(now, before, sizeof now);
+}
+
+static void accumulate_as(trn_optimizer_desc desc, const char *const *states, int state_count)
+{
+    trn_graph *graphs[2];
+    trn_exec *whole = regression(desc, SAMPLES, &graphs[0]);
+    desc.accumulate = ACCUMULATE;
+    trn_exec *parts = regression(desc, SAMPLES / ACCUMULATE, &graphs[1]);
+    desc.accumulate = 0;
+    float *x = test_hash_values("x", SAMPLES * 7, 1, 0), *t = test_hash_values("t", SAMPLES * 5, 1, 0);
+    float before[8][35], sum[35], zeros[35] = {0}, norms[2];
+    for (int step = 0; step < 4; step++) {
+        trn_optimizer_desc several = desc;
+        several.accumulate = ACCUMULATE;
+        run_share(whole, &desc, step, 0, SAMPLES, x, t);
+        for (int s = 0; s < state_count; s++)
+            get(parts, states[s], before[s]);
+        for (int part = 0; part < ACCUMULATE; part++) {
+            for (int s = 0; part && s < state_count; s++)
+                expect_unchanged(parts, states[s], before[s]);
+            get(parts, "accumulated.w", sum);
+            assert_true(!memcmp(sum, zeros, sizeof sum) == (part == 0));
+            run_share(parts, &several, step, part, SAMPLES / ACCUMULATE, x, t);
+        }
+        for (int s = 0; s < state_count; s++)
+            expect_near(parts, whole, states[s], 35);
+        expect_near(parts, whole, "b", 5);
+        get(whole, TRN_GRADIENT_NORM, &norms[0]);
+        get(parts, TRN_GRADIENT_NORM, &norms[1]);
+        assert_true(fabsf(norms[0] - norms[1]) <= 2e-6F * norms[0]);
+    }
+    expect_unchanged(parts, "accumulated.w", zeros);
+    free(x);
+    free(t);
+    for (int i = 0; i < 2; i++) {
+        trn_exec_destroy(i ? parts : whole);
+        trn_graph_destroy(graphs[i]);
+    }
+}
+
+static void runs_of_parts_make_the_step_of_the_whole(void **state)
+{
+    (void)state;
+    const char *const adamw[] = {"w", "adamw.m.w", "adamw.v.w", "average.w"};
+    const char *const sgd[] = {"w", "sgd.momentum.w"};
+    accumulate_as((trn_optimizer_desc){.kind = TRN_ADAMW,
+                                       .beta1 = 0.9,
+                                       .beta2 = 0.99,
+                                       .eps = 1e-4,
+                                       .weight_decay = 0.1,
+                                       .max_norm = 0.2,
+                                       .average = 0.9},
+                  adamw, 4);
+    accumulate_as((trn_optimizer_desc){.kind = TRN_SGD, .momentum = 0.9}, sgd, 2);
+    accumulate_as((trn_optimizer_desc){.kind = TRN_SGD}, sgd, 1);
+}
+
+/* A run in between that is not finite spoils its step, and no other. */
+static void sums_that_are_not_finite_are_left_behind(void **state)
+{
+    (void)state;
+    trn_optimizer_desc desc = {.kind = TRN_SGD, .accumulate = 2};
+    trn_error err = {0};
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *w = trn_state(graph, "w", TRN_SHAPE(2), NULL, NULL);
+    trn_learner learner = {"w", w, trn_input(graph, "g", TRN_F32, TRN_SHAPE(2))};
+    assert_trn_ok(trn_optimizer_add(graph, &desc, &learner, 1, &err), err);
+    trn_exec *exec = compiled(graph);
+    for (int i = 0; i < 4; i++) {
+        float now[TRN_STEP_NOW], values[2];
+        trn_optimizer_now(&desc, i / 2, i % 2, 1, now);
+        set(exec, TRN_OPTIMIZER_INPUT, now);
+        set(exec, "g", (float[]){i == 0 ? INFINITY : 2, 1});
+        run(exec);
+        get(exec, "w", values);
+        assert_true(values[0] == (i < 3 ? 0 : -2) && values[1] == (i < 3 ? 0 : -1));
+    }
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
 /* ---- training ---- */
 
 static trn_status fill_small(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
@@ -547,6 +708,7 @@ static void wrong_optimizers_are_refused(void **state)
         {.kind = TRN_SGD},
         {.kind = TRN_SGD},
         {.kind = TRN_SGD},
+        {.kind = TRN_SGD, .accumulate = -1},
     };
     const char *const messages[] = {"the betas 1 and 0.9",
                                     "eps is 0",
@@ -555,7 +717,8 @@ static void wrong_optimizers_are_refused(void **state)
                                     "share 1 that",
                                     "must be a state",
                                     "[2], what belongs to them [3]",
-                                    "nothing learns"};
+                                    "nothing learns",
+                                    "gradients of -1 runs"};
     for (size_t i = 0; i < TRN_COUNT(wrong); i++) {
         trn_error err = {0};
         trn_graph *graph = trn_graph_create();
@@ -614,6 +777,9 @@ int main(void)
         cmocka_unit_test(steps_are_their_formulas),
         cmocka_unit_test(steps_through_storage_buffers),
         cmocka_unit_test(steps_that_are_not_finite_are_left_out),
+        cmocka_unit_test(gates_and_norms_hold_without_clipping),
+        cmocka_unit_test(runs_of_parts_make_the_step_of_the_whole),
+        cmocka_unit_test(sums_that_are_not_finite_are_left_behind),
         cmocka_unit_test(a_head_learns_and_learns_the_same_again),
         cmocka_unit_test(layers_are_found_by_name),
         cmocka_unit_test(vectors_and_tokens_do_not_decay),
