@@ -104,13 +104,37 @@ void device_stats_json(trn_gpu *gpu, trn_text *out);
 
 /* ---- job_report.c: running a job and telling about it, for embed and run ---- */
 
-typedef struct job_request {
-    const trn_embed_job *job; /* NULL: reconstruct */
-    const trn_reconstruct_job *reconstruct;
+/* A job of any kind. */
+typedef struct any_job {
+    const struct job_kind *kind;
+    union {
+        trn_embed_job embed;
+        trn_reconstruct_job reconstruct;
+        trn_probe_job probe;
+        trn_train_job train;
+    } as;
+} any_job;
+
+typedef struct job_request job_request;
+typedef struct job_kind {
+    /* Where it writes, and what it may use. */
+    void (*settle)(any_job *job, const char *out_dir, uint64_t memory_limit);
+    trn_status (*check)(const any_job *job, const trn_job_hooks *hooks, trn_error *err);
+    trn_status (*explain)(const any_job *job, trn_gpu *gpu, const trn_job_hooks *hooks, trn_text *out,
+                          trn_error *err);
+    /* Runs it, and writes what is printed at the end. */
+    trn_status (*run)(const job_request *request, trn_gpu *gpu, trn_text *out, trn_error *err);
+    /* "2 encoders, 1 output" */
+    void (*describe)(const any_job *job, trn_text *out);
+} job_kind;
+extern const job_kind embed_kind, reconstruct_kind, probe_kind, train_kind;
+
+struct job_request {
+    const any_job *job;
     const trn_job_hooks *hooks;
     const char *device;
     bool explain, json;
-} job_request;
+};
 trn_status job_request_run(const job_request *request, trn_error *err);
 
 extern const trn_command embed_command, run_command, check_command, devices_command, selftest_command,

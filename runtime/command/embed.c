@@ -298,7 +298,8 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
         .strict = values->strict,
         .no_result = true,
     };
-    job_request request = {.job = &job,
+    const any_job described = {&embed_kind, {.embed = job}};
+    job_request request = {.job = &described,
                            .hooks = console_hooks(),
                            .device = values->device,
                            .explain = values->explain,

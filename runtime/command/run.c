@@ -96,22 +96,28 @@ static void put_place(const trn_recipe *recipe, const blamed *fault, trn_error *
     trn_text_free(&place);
 }
 
+/* A copy of the job that the recipe ends with. */
+static void take_job(const trn_recipe *recipe, any_job *job)
+{
+    const trn_embed_job *embed = trn_recipe_job(recipe);
+    const trn_reconstruct_job *reconstruct = trn_recipe_reconstruct(recipe);
+    const trn_probe_job *probe = trn_recipe_probe(recipe);
+    const trn_train_job *train = trn_recipe_train(recipe);
+    if (embed) *job = (any_job){&embed_kind, {.embed = *embed}};
+    if (reconstruct) *job = (any_job){&reconstruct_kind, {.reconstruct = *reconstruct}};
+    if (probe) *job = (any_job){&probe_kind, {.probe = *probe}};
+    if (train) *job = (any_job){&train_kind, {.train = *train}};
+}
+
 static trn_status run_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
                              trn_error *err)
 {
-    trn_embed_job job = {0};
-    trn_reconstruct_job reconstruct = {0};
-    bool embeds = trn_recipe_job(recipe) != NULL;
+    any_job job;
     char *folder = values->out ? NULL : default_folder(values->common.words.items[0]);
     if (!values->out && !folder) return trn_fail_memory(err, 0, "the name of the output folder");
-    if (embeds)
-        job = *trn_recipe_job(recipe);
-    else
-        reconstruct = *trn_recipe_reconstruct(recipe);
-    job.out_dir = reconstruct.out_dir = values->out ? values->out : folder;
-    job.memory_limit = reconstruct.memory_limit = values->memory_limit;
-    job_request request = {.job = embeds ? &job : NULL,
-                           .reconstruct = embeds ? NULL : &reconstruct,
+    take_job(recipe, &job);
+    job.kind->settle(&job, values->out ? values->out : folder, values->memory_limit);
+    job_request request = {.job = &job,
                            .hooks = hooks,
                            .device = values->device,
                            .explain = values->explain,
@@ -124,11 +130,9 @@ static trn_status run_recipe(const run_values *values, const trn_recipe *recipe,
 static trn_status check_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
                                trn_error *err)
 {
-    const trn_embed_job *job = trn_recipe_job(recipe);
-    const trn_reconstruct_job *reconstruct = trn_recipe_reconstruct(recipe);
-    trn_status status =
-        job ? trn_embed_check(job, hooks, err) : trn_reconstruct_check(reconstruct, hooks, err);
-    size_t encoders = job ? job->encoder_count : 1, outputs = job ? job->export_count : 1;
+    any_job job;
+    take_job(recipe, &job);
+    trn_status status = job.kind->check(&job, hooks, err);
     if (status != TRN_OK) return status;
     trn_text out = {0};
     if (values->common.json) {
@@ -136,8 +140,9 @@ static trn_status check_recipe(const run_values *values, const trn_recipe *recip
         trn_text_json(&out, trn_recipe_title(recipe));
         trn_text_add(&out, "}\n");
     } else if (!values->common.quiet) {
-        trn_text_printf(&out, "%s: good (%zu encoder%s, %zu output%s)\n", values->common.words.items[0],
-                        encoders, encoders == 1 ? "" : "s", outputs, outputs == 1 ? "" : "s");
+        trn_text_printf(&out, "%s: good (", values->common.words.items[0]);
+        job.kind->describe(&job, &out);
+        trn_text_add(&out, ")\n");
     }
     status = console_print(&out, err);
     trn_text_free(&out);

@@ -8,8 +8,8 @@
 
 static const char *common_of(const job_plan *plan, const char *name)
 {
-    int band = plan->sensor ? trn_sensor_band(plan->sensor, name) : -1;
-    const char *common = band >= 0 ? plan->sensor->bands[band].common : NULL;
+    int band = plan->names ? trn_sensor_band(plan->names, name) : -1;
+    const char *common = band >= 0 ? plan->names->bands[band].common : NULL;
     return common ? common : trn_band_common(name);
 }
 
@@ -44,7 +44,8 @@ trn_status job_bands_name(job_plan *plan, trn_error *err)
     plan->common_names = trn_arena_array(plan->arena, count, sizeof *plan->common_names);
     if (!plan->common_names) return trn_fail_memory(err, count * sizeof(char *), "band names");
     for (size_t i = 0; i < count && status == TRN_OK; i++) {
-        const char *name = plan->info->bands[i].name, *common = common_of(plan, name);
+        const char *name = plan->info->bands[i].name;
+        const char *common = plan->dataset ? job_dataset_bands(plan)[i].common : common_of(plan, name);
         plan->common_names[i] = common ? common : name;
         status = check_given_name(plan, i, err);
         /* the comparison is quadratic */
@@ -58,8 +59,15 @@ trn_status job_bands_name(job_plan *plan, trn_error *err)
 /* Micrometres, as the sensor has it; 0: not known. */
 double job_band_wavelength(const job_plan *plan, int band)
 {
-    int known = plan->sensor ? trn_sensor_band(plan->sensor, plan->info->bands[band].name) : -1;
-    return known >= 0 ? plan->sensor->bands[known].wavelength_um : 0;
+    if (plan->dataset) return job_dataset_bands(plan)[band].wavelength_um;
+    int known = plan->names ? trn_sensor_band(plan->names, plan->info->bands[band].name) : -1;
+    return known >= 0 ? plan->names->bands[known].wavelength_um : 0;
+}
+
+static int find_band(const job_plan *plan, const char *name, trn_error *err)
+{
+    return plan->dataset ? job_dataset_find_band(plan, name, err)
+                         : trn_scene_find_band(plan->scene, name, err);
 }
 
 /* The scene bands an encoder may use: all, or those the job lists, in the job's order. */
@@ -68,7 +76,7 @@ static trn_status allowed_bands(const job_plan *plan, const trn_job_encoder *wis
 {
     size_t count = wish->bands ? wish->band_count : plan->info->band_count;
     for (size_t i = 0; i < count; i++) {
-        int band = wish->bands ? trn_scene_find_band(plan->scene, wish->bands[i], err) : (int)i;
+        int band = wish->bands ? find_band(plan, wish->bands[i], err) : (int)i;
         if (band < 0) {
             if (err && err->code == TRN_OK) err->code = TRN_ERR_ARGUMENT;
             return trn_wrap(err, "encoder '%s'", wish->model);
@@ -116,7 +124,7 @@ static void stand_in(const job_plan *plan, const planned_encoder *member, trn_ba
     for (size_t b = 0; b < spec->band_count; b++) {
         const char *name = spec->bands[b].name, *other = trn_band_stand_in(name);
         if (!other || offered(offers, count, name) || asks_for(spec, other)) continue;
-        if (!only_one(plan->sensor, name, other)) continue;
+        if (!only_one(plan->names, name, other)) continue;
         for (size_t i = 0; i < count; i++) {
             if (strcmp(offers[i].name, other) != 0) continue;
             offers[i].name = name;
@@ -174,7 +182,7 @@ trn_status job_bands_choose(job_plan *plan, planned_encoder *member, trn_error *
     else if (notes.length)
         job_plan_note(plan, "%s", notes.data);
     trn_text_free(&notes);
-    if (status == TRN_ERR_ARGUMENT && !plan->sensor && !wish->bands && err) {
+    if (status == TRN_ERR_ARGUMENT && !plan->names && !wish->bands && err) {
         size_t used = strlen(err->message);
         snprintf(err->message + used, sizeof err->message - used,
                  "; if the scene has them, say what its bands are: give its sensor or its band names");

@@ -20,6 +20,26 @@ const char *job_location_input(const job_plan *plan, size_t member, char *buffer
     return buffer;
 }
 
+trn_member job_member(const job_plan *plan, const planned_encoder *member)
+{
+    return (trn_member){
+        .encoder = member->encoder,
+        .channels = member->channels,
+        .channel_count = member->channel_count,
+        .weight = member->wish->weight,
+        .date = member->wish->date,
+        .low = member->low,
+        .high = member->high,
+        .blank = member->blank,
+        .options = {.normalize = member->wish->normalize,
+                    .value_scale = member->converts ? member->scale : NULL,
+                    .value_offset = member->converts ? member->offset : NULL,
+                    .mean = member->mean,
+                    .std = member->std,
+                    .pool = member_pool(plan, member)},
+    };
+}
+
 static void describe_members(const job_plan *plan, trn_graph *graph, int batch, trn_tensor *valid,
                              trn_member *members)
 {
@@ -27,23 +47,8 @@ static void describe_members(const job_plan *plan, trn_graph *graph, int batch, 
     for (size_t i = 0; i < plan->encoder_count; i++) {
         const planned_encoder *member = &plan->encoders[i];
         const char *location = job_location_input(plan, i, name);
-        members[i] = (trn_member){
-            .encoder = member->encoder,
-            .channels = member->channels,
-            .channel_count = member->channel_count,
-            .weight = member->wish->weight,
-            .date = member->wish->date,
-            .low = member->low,
-            .high = member->high,
-            .blank = member->blank,
-            .options = {.normalize = member->wish->normalize,
-                        .value_scale = member->converts ? member->scale : NULL,
-                        .value_offset = member->converts ? member->offset : NULL,
-                        .mean = member->mean,
-                        .std = member->std,
-                        .pool = member_pool(plan, member),
-                        .valid = valid},
-        };
+        members[i] = job_member(plan, member);
+        members[i].options.valid = valid;
         if (location)
             members[i].options.location =
                 trn_input(graph, location, TRN_F32, TRN_SHAPE(batch, member->spec->location_values));

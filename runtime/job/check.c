@@ -42,7 +42,7 @@ static trn_status check_not_input(const trn_embed_job *job, const char *name, tr
 }
 
 /* result.json carries this text as it is. */
-static trn_status check_extra(const char *text, trn_error *err)
+trn_status job_check_extra(const char *text, trn_error *err)
 {
     cJSON *json = cJSON_Parse(text);
     bool object = cJSON_IsObject(json);
@@ -64,7 +64,7 @@ static trn_status check_output(const trn_embed_job *job, size_t i, trn_error *er
 
 trn_status job_check_outputs(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err)
 {
-    if (job->result_extra && check_extra(job->result_extra, err) != TRN_OK) return TRN_ERR_ARGUMENT;
+    if (job->result_extra && job_check_extra(job->result_extra, err) != TRN_OK) return TRN_ERR_ARGUMENT;
     if (!job->export_count) {
         trn_fail(err, TRN_ERR_ARGUMENT, "the job writes nothing: name an output (.tif, .npy or .png)");
         return job_blame(hooks, TRN_ERR_ARGUMENT, TRN_JOB_WHOLE, 0);

@@ -149,7 +149,7 @@ static void explain_sight(const job_plan *plan, const planned_encoder *member, t
                     spec->square ? ", square" : "");
 }
 
-static void explain_encoder(const job_plan *plan, const planned_encoder *member, trn_text *out)
+void job_explain_encoder(const job_plan *plan, const planned_encoder *member, trn_text *out)
 {
     trn_text lines = {0};
     trn_text_printf(out, "encoder   %s (%s), stride %d, %d channels\n", member->spec->name,
@@ -223,7 +223,7 @@ trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_j
     if (status == TRN_OK) {
         explain_scene(&plan, out);
         for (size_t i = 0; i < plan.encoder_count; i++)
-            explain_encoder(&plan, &plan.encoders[i], out);
+            job_explain_encoder(&plan, &plan.encoders[i], out);
         explain_windows(&plan, &engine, out);
         trn_text_add(out, "\n");
         trn_exec_explain(engine.exec, out);

@@ -116,6 +116,7 @@ static trn_status read_resized(const job_plan *plan, trn_scene *scene, int64_t w
 trn_status job_image_read(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid, double *place,
                           trn_error *err)
 {
+    if (plan->dataset) return job_dataset_image(plan, index, pixels, valid, err);
     const char *path = plan->paths[index];
     trn_scene *scene = NULL;
     trn_status status = trn_scene_open(&path, 1, &plan->scene_options, &scene, err);

@@ -50,8 +50,11 @@ typedef struct job_plan {
     const trn_embed_job *job;
     const trn_job_hooks *hooks;
     trn_arena *arena;
-    const trn_sensor *sensor;
+    const trn_sensor *sensor; /* what numbers and bands are of; NULL: not said */
+    const trn_sensor *names;  /* whose names the bands have: of datasets that may be known without a sensor */
     trn_scene_options scene_options;
+    const struct job_dataset *dataset; /* samples of a dataset in place of a scene; NULL: a scene */
+    uint64_t seed;                     /* of fresh weights */
 
     bool images;              /* every path gives one vector */
     bool pooled;              /* one vector per window: images, or tile_vectors */
@@ -96,6 +99,17 @@ void job_plan_shift(job_plan *plan, double pixels);
 void job_plan_note(const job_plan *plan, const char *fmt, ...) TRN_PRINTF(2, 3);
 trn_status job_plan_warn(const job_plan *plan, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
 
+/* Steps of planning that jobs over datasets share: the sensor that the job's scene names; whether it has
+ * anything to do with the bands; encoders with bands and weights, and the union of their bands. */
+trn_status job_plan_sensor(job_plan *plan, trn_error *err);
+trn_status job_check_sensor(const job_plan *plan, trn_error *err);
+trn_status job_plan_encoders(job_plan *plan, trn_error *err);
+/* Whether the encoder takes images of this size. */
+trn_status job_check_image_shape(const job_plan *plan, const planned_encoder *member, int64_t width,
+                                 int64_t height, trn_error *err);
+/* Weights that are made up to train from scratch; of jobs that learn. */
+bool job_weights_fresh(const job_plan *plan, const trn_job_encoder *wish);
+
 /* Tells the hooks which part of the description is at fault when status is a failure; returns status. */
 trn_status job_blame(const trn_job_hooks *hooks, trn_status status, trn_job_part part, size_t index);
 
@@ -125,6 +139,8 @@ trn_status job_window_read(const job_plan *plan, int64_t x, int64_t y, int64_t w
 
 /* Names of outputs: known formats, each once, none of them an input. */
 trn_status job_check_outputs(const trn_embed_job *job, const trn_job_hooks *hooks, trn_error *err);
+/* What result.json carries as it is must be a JSON object. */
+trn_status job_check_extra(const char *text, trn_error *err);
 /* Formats that suit what the plan gives. */
 trn_status job_check_plan_outputs(const job_plan *plan, trn_error *err);
 
@@ -246,6 +262,14 @@ trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only,
                              trn_error *err);
 void job_engine_destroy(job_engine *engine);
 
+/* The encoder as compose wants it, without places and valid pixels. */
+trn_member job_member(const job_plan *plan, const planned_encoder *member);
+
+/* ---- explain.c ---- */
+
+/* The encoder, its settings, and what becomes of each band's numbers. */
+void job_explain_encoder(const job_plan *plan, const planned_encoder *member, trn_text *out);
+
 /* ---- result.c ---- */
 
 /* Writes out_dir/result.json. */
@@ -253,9 +277,78 @@ trn_status job_result_write(const job_plan *plan, trn_gpu *gpu, const job_engine
                             const trn_embed_result *result, const char *path, trn_error *err);
 /* Its parts: what every job has in front, and the files at the end; out is written to path. */
 void job_result_begin(const job_plan *plan, trn_gpu *gpu, trn_text *out);
+/* Parts of that: name and recipe, encoders, device. */
+void job_result_head(const job_plan *plan, trn_text *out);
+void job_result_encoders(const job_plan *plan, trn_text *out);
+void job_result_device(trn_gpu *gpu, trn_text *out);
+void job_result_number(trn_text *out, double value); /* null when it is not finite */
 trn_status job_result_end(const job_plan *plan, trn_text *out, const char *path, trn_error *err);
 /* Text for the sidecar of .npy exports: ids of rows or the grid's place, bands, encoders. malloc'd; NULL: no
  * memory. */
 char *job_result_sidecar(const job_plan *plan);
+
+/* ---- dataset.c: datasets in place of scenes ---- */
+
+/* What probes and training have in common. */
+typedef struct job_learning {
+    const char *name;
+    const trn_job_dataset *data;
+    const trn_job_encoder *encoders;
+    size_t encoder_count;
+    const trn_program *trunk; /* in place of encoders */
+    trn_compose_options compose;
+    const trn_head_desc *head; /* NULL: vectors are wanted */
+    bool chances;              /* samples may be changed by chance: training */
+    uint64_t seed;
+    uint64_t memory_limit;
+    const char *out_dir;
+    bool strict;
+    const char *result_extra;
+} job_learning;
+
+typedef struct job_dataset {
+    job_learning what;
+    const trn_job_hooks *hooks;
+    trn_embed_job embed; /* what the plan is made for */
+    job_plan plan;
+    trn_dataset *all, *dataset;   /* with every band that may be read; with those that are (often the same) */
+    const trn_dataset_info *info; /* of `dataset` */
+    trn_transform train, eval;
+    int height, width;                                         /* of samples as they are fed */
+    size_t *chosen[TRN_SPLIT_COUNT], samples[TRN_SPLIT_COUNT]; /* NULL: all of the split */
+    trn_member *members;                                       /* [plan.encoder_count] */
+    trn_learn_model model;
+} job_dataset;
+
+/* Everything that needs no device and no pixel. On failure nothing is open. Does not move while it is. */
+trn_status job_dataset_open(job_dataset *data, const job_learning *what, const trn_job_hooks *hooks,
+                            trn_error *err);
+/* Learns from pixels of the training split what encoders and trunk need, and fills members and model (but its
+ * head). */
+trn_status job_dataset_learn(job_dataset *data, trn_error *err);
+void job_dataset_close(job_dataset *data); /* zeroed is fine */
+/* Hooks for learn. */
+trn_learn_hooks job_learn_hooks(const trn_job_hooks *hooks);
+/* The bands of the plan's scene. */
+const trn_data_band *job_dataset_bands(const job_plan *plan);
+int job_dataset_find_band(const job_plan *plan, const char *name, trn_error *err);
+/* Sample `index` of the training split as job_image_read gives images. */
+trn_status job_dataset_image(const job_plan *plan, int64_t index, float *pixels, uint8_t *valid,
+                             trn_error *err);
+void job_dataset_explain(const job_dataset *data, trn_text *out);
+
+/* ---- learn_result.c: what result.json says of probes and training ---- */
+
+/* Finds out now, not after the work, whether out_dir takes files. *path: of result.json, malloc'd. */
+trn_status job_learn_output(const job_dataset *data, char **path, trn_error *err);
+/* Name, recipe, data, encoders or network, device. */
+void job_learn_result_begin(const job_dataset *data, trn_gpu *gpu, trn_text *out);
+/* The files, and the end; writes out to path. */
+trn_status job_learn_result_end(trn_text *out, char *const *files, size_t file_count, const char *path,
+                                trn_error *err);
+/* Every metric of the task as "<prefix><name>": value, with ", " before each. loss: NAN when it is not known.
+ */
+void job_learn_metrics(bool multilabel, const char *prefix, const trn_class_scores *classes,
+                       const trn_multilabel_scores *labels, double loss, trn_text *out);
 
 #endif

@@ -76,7 +76,7 @@ static trn_status apply_sensor_nodata(job_plan *plan, trn_error *err)
 }
 
 /* A sensor that is given but has nothing to do with the file's bands is a mistake. */
-static trn_status check_sensor(const job_plan *plan, trn_error *err)
+trn_status job_check_sensor(const job_plan *plan, trn_error *err)
 {
     if (!plan->sensor) return TRN_OK;
     trn_text names = {0};
@@ -86,14 +86,14 @@ static trn_status check_sensor(const job_plan *plan, trn_error *err)
         trn_text_printf(&names, "%s%s", i ? ", " : "", plan->sensor->bands[i].name);
     trn_status status =
         trn_fail(err, TRN_ERR_ARGUMENT,
-                 "the %zu bands of scene '%s' are not those of sensor '%s' (%s): say what they are by "
+                 "the %zu bands of '%s' are not those of sensor '%s' (%s): say what they are by "
                  "band names, or name another sensor",
                  plan->info->band_count, plan->info->name, plan->sensor->name, trn_text_get(&names));
     trn_text_free(&names);
     return status;
 }
 
-static trn_status plan_scene(job_plan *plan, trn_error *err)
+trn_status job_plan_sensor(job_plan *plan, trn_error *err)
 {
     const trn_job_scene *scene = &plan->job->scene;
     plan->sensor = scene->custom;
@@ -101,6 +101,15 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
         plan->sensor = trn_sensor_find(scene->sensor, err);
         if (!plan->sensor) return err ? err->code : TRN_ERR_ARGUMENT;
     }
+    plan->names = plan->sensor;
+    return TRN_OK;
+}
+
+static trn_status plan_scene(job_plan *plan, trn_error *err)
+{
+    const trn_job_scene *scene = &plan->job->scene;
+    trn_status status = job_plan_sensor(plan, err);
+    if (status != TRN_OK) return status;
     plan->scene_options = (trn_scene_options){
         .sensor = plan->sensor,
         .band_names = scene->band_names,
@@ -108,10 +117,10 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
         .has_nodata = scene->has_nodata,
         .nodata = scene->nodata,
     };
-    trn_status status = plan_paths(plan, err);
+    status = plan_paths(plan, err);
     if (status == TRN_OK) status = job_dates_plan(plan, err);
     if (status == TRN_OK) status = job_dates_open(plan, err);
-    if (status == TRN_OK) status = check_sensor(plan, err);
+    if (status == TRN_OK) status = job_check_sensor(plan, err);
     if (status == TRN_OK) status = apply_sensor_nodata(plan, err);
     if (status == TRN_OK) status = job_dates_acquired(plan, err);
     return status == TRN_OK ? job_bands_name(plan, err) : status;
@@ -119,11 +128,17 @@ static trn_status plan_scene(job_plan *plan, trn_error *err)
 
 /* ---- encoders ---- */
 
+bool job_weights_fresh(const job_plan *plan, const trn_job_encoder *wish)
+{
+    return plan->dataset && wish->weights && !strcmp(wish->weights, "fresh");
+}
+
 /* Without a path the model's file comes from the store. */
 static trn_status open_weights(job_plan *plan, planned_encoder *member, trn_error *err)
 {
     const trn_job_encoder *wish = member->wish;
     trn_weights_options options = {.wrapper = wish->wrapper};
+    if (job_weights_fresh(plan, wish)) return trn_weights_open_fresh(plan->seed, &member->weights, err);
     if (wish->weights) return trn_weights_open(wish->weights, &options, &member->weights, err);
     trn_stored stored;
     trn_status status = trn_store_find(wish->model, &stored, err);
@@ -172,6 +187,9 @@ static trn_status plan_encoder(job_plan *plan, size_t i, trn_error *err)
     if (wish->pool == TRN_FEATURES_CLS && !member->spec->has_cls)
         return trn_fail(err, TRN_ERR_ARGUMENT, "encoder '%s' has no class token: pool by mean instead",
                         wish->model);
+    if (wish->pool != TRN_FEATURES_DENSE && !plan->pooled && plan->dataset)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "encoder '%s' is pooled, but the head takes its maps: leave pool out", wish->model);
     if (wish->pool != TRN_FEATURES_DENSE && !plan->pooled)
         return trn_fail(
             err, TRN_ERR_ARGUMENT,
@@ -205,7 +223,7 @@ static trn_status plan_union(job_plan *plan, trn_error *err)
     return TRN_OK;
 }
 
-static trn_status plan_encoders(job_plan *plan, trn_error *err)
+trn_status job_plan_encoders(job_plan *plan, trn_error *err)
 {
     const trn_embed_job *job = plan->job;
     if (!job->encoder_count || job->encoder_count > MAX_ENCODERS)
@@ -224,8 +242,8 @@ static trn_status plan_encoders(job_plan *plan, trn_error *err)
 
 /* ---- windows ---- */
 
-static trn_status check_image_shape(const job_plan *plan, const planned_encoder *member, int64_t width,
-                                    int64_t height, trn_error *err)
+trn_status job_check_image_shape(const job_plan *plan, const planned_encoder *member, int64_t width,
+                                 int64_t height, trn_error *err)
 {
     enum { MAX_SIDE = 16384 };
     int multiple = TRN_MAX(1, member->spec->side_multiple);
@@ -262,8 +280,9 @@ static trn_status plan_image_windows(job_plan *plan, trn_error *err)
     int64_t width = job->scene.resize ? job->scene.resize : plan->info->width;
     int64_t height = job->scene.resize ? job->scene.resize : plan->info->height;
     for (size_t i = 0; i < plan->encoder_count; i++) {
-        trn_status status = job_blame(
-            plan->hooks, check_image_shape(plan, &plan->encoders[i], width, height, err), TRN_JOB_SCENE, 0);
+        trn_status status =
+            job_blame(plan->hooks, job_check_image_shape(plan, &plan->encoders[i], width, height, err),
+                      TRN_JOB_SCENE, 0);
         if (status != TRN_OK) return status;
     }
     plan->width = (int)width;
@@ -362,7 +381,7 @@ static trn_status create(job_plan *plan, const trn_embed_job *job, const trn_job
         goto fail;
     }
     status = job_blame(hooks, plan_scene(plan, err), TRN_JOB_SCENE, 0);
-    if (status == TRN_OK) status = plan_encoders(plan, err);
+    if (status == TRN_OK) status = job_plan_encoders(plan, err);
     if (status == TRN_OK) {
         status = plan->images ? plan_image_windows(plan, err) : plan_scene_windows(plan, err);
         job_blame(hooks, status, plan->images ? TRN_JOB_SCENE : TRN_JOB_WHOLE, 0);

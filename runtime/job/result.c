@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static void add_number(trn_text *out, double value)
+void job_result_number(trn_text *out, double value)
 {
     if (isfinite(value))
         trn_text_printf(out, "%.17g", value);
@@ -29,7 +29,7 @@ static void add_transform(trn_text *out, const trn_georef *georef)
     }
     for (int i = 0; i < 6; i++) {
         trn_text_add(out, i ? ", " : "[");
-        add_number(out, georef->transform[i]);
+        job_result_number(out, georef->transform[i]);
     }
     trn_text_add(out, "]");
 }
@@ -160,24 +160,27 @@ static void add_encoder(const job_plan *plan, const planned_encoder *member, trn
     trn_text_printf(out, "], \"remove_position\": %s,\n     \"scale\": [", member->blank ? "true" : "false");
     for (size_t c = 0; c < member->channel_count; c++) {
         trn_text_add(out, c ? ", " : "");
-        add_number(out, (double)member->scale[c]);
+        job_result_number(out, (double)member->scale[c]);
     }
     trn_text_add(out, "], \"offset\": [");
     for (size_t c = 0; c < member->channel_count; c++) {
         trn_text_add(out, c ? ", " : "");
-        add_number(out, (double)member->offset[c]);
+        job_result_number(out, (double)member->offset[c]);
     }
     trn_text_add(out, "],\n     ");
     if (member->wish->date) trn_text_printf(out, "\"date\": %d, ", member->wish->date);
     if (member->wish->display != 0) trn_text_printf(out, "\"display\": %.17g, ", member->wish->display);
     trn_text_add(out, "\"weights\": ");
-    add_weights(member->weights ? trn_weights_path(member->weights) : NULL, out);
+    if (job_weights_fresh(plan, member->wish))
+        trn_text_printf(out, "{\"fresh\": true, \"seed\": %llu}", (unsigned long long)plan->seed);
+    else
+        add_weights(member->weights ? trn_weights_path(member->weights) : NULL, out);
     trn_text_add(out, ",\n     \"configuration\": ");
     add_configuration(member->encoder, out);
     trn_text_add(out, "}");
 }
 
-static void add_encoders(const job_plan *plan, trn_text *out)
+void job_result_encoders(const job_plan *plan, trn_text *out)
 {
     trn_text_printf(out, "  \"fusion\": \"%s\",\n  \"encoders\": [\n",
                     plan->job->compose.fusion == TRN_FUSION_AVERAGE ? "average" : "concat");
@@ -188,7 +191,7 @@ static void add_encoders(const job_plan *plan, trn_text *out)
     trn_text_add(out, "  ],\n");
 }
 
-static void add_device(trn_gpu *gpu, trn_text *out)
+void job_result_device(trn_gpu *gpu, trn_text *out)
 {
     const trn_device_info *info = trn_gpu_info(gpu);
     trn_text_add(out, "  \"device\": {\"name\": ");
@@ -216,15 +219,20 @@ static void add_figures(const job_plan *plan, const job_engine *engine, const tr
                     plan->width, plan->tiling.overlap, engine->batch);
 }
 
-void job_result_begin(const job_plan *plan, trn_gpu *gpu, trn_text *out)
+void job_result_head(const job_plan *plan, trn_text *out)
 {
     trn_text_add(out, "{\n  \"name\": ");
     trn_text_json(out, plan->job->name ? plan->job->name : plan->info->name);
     trn_text_add(out, ",\n");
     if (plan->job->result_extra) trn_text_printf(out, "  \"recipe\": %s,\n", plan->job->result_extra);
+}
+
+void job_result_begin(const job_plan *plan, trn_gpu *gpu, trn_text *out)
+{
+    job_result_head(plan, out);
     add_scene(plan, out);
-    add_encoders(plan, out);
-    add_device(gpu, out);
+    job_result_encoders(plan, out);
+    job_result_device(gpu, out);
 }
 
 trn_status job_result_end(const job_plan *plan, trn_text *out, const char *path, trn_error *err)
@@ -267,7 +275,7 @@ char *job_result_sidecar(const job_plan *plan)
     trn_text_add(&out, "{\n  \"scene\": ");
     trn_text_json(&out, plan->info->name);
     trn_text_printf(&out, ",\n  \"terrane\": \"%s\",\n", TRN_VERSION);
-    add_encoders(plan, &out);
+    job_result_encoders(plan, &out);
     if (plan->images) {
         trn_text_add(&out, "  \"ids\": [\n");
         for (size_t i = 0; i < plan->path_count; i++) {
