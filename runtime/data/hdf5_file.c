@@ -93,22 +93,55 @@ static void end_silence(const hdf5_file *file)
     pthread_mutex_unlock(&hdf5_lock);
 }
 
-trn_status hdf5_open(hdf5_file *file, const char *path, trn_error *err)
+/* What damaged files leave behind libhdf5 cannot put away at exit: it prints about it, for ever or until it
+ * gives up. Only files for reading are opened here, so nothing is lost without; a program that has used
+ * libhdf5 before keeps its handler, as this is only heard before the library's first call. */
+static void leave_exit_alone(void)
+{
+    static bool done; /* guarded by hdf5_lock */
+    if (!done) H5dont_atexit();
+    done = true;
+}
+
+static void begin(hdf5_file *file)
 {
     *file = (hdf5_file){0};
     pthread_mutex_lock(&hdf5_lock);
+    leave_exit_alone();
     silence(file);
-    trn_status status = TRN_OK;
-    file->id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file->id < 0) {
-        bool there = trn_path_exists(path);
-        status = fail_hdf5(err, "opening", trn_path_name(path));
-        if (!there) status = trn_fail(err, TRN_ERR_IO, "the file is missing");
-    } else if ((status = list_names(file, err)) != TRN_OK) {
-        H5Fclose((hid_t)file->id);
-    }
-    if (status != TRN_OK) end_silence(file);
+}
+
+/* Names of what is in a file that H5Fopen gave; or its failure. */
+static trn_status finish_open(hdf5_file *file, const char *name, trn_error *err)
+{
+    trn_status status = file->id < 0 ? fail_hdf5(err, "opening", name) : list_names(file, err);
+    if (status == TRN_OK) return TRN_OK;
+    if (file->id >= 0) H5Fclose((hid_t)file->id);
+    end_silence(file);
     return status;
+}
+
+trn_status hdf5_open(hdf5_file *file, const char *path, trn_error *err)
+{
+    begin(file);
+    file->id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    bool missing = file->id < 0 && !trn_path_exists(path);
+    trn_status status = finish_open(file, trn_path_name(path), err);
+    return missing ? trn_fail(err, TRN_ERR_IO, "the file is missing") : status;
+}
+
+trn_status hdf5_open_memory(hdf5_file *file, const void *data, size_t size, trn_error *err)
+{
+    void *copy = malloc(size ? size : 1); /* libhdf5 takes no constant bytes; it copies them itself */
+    if (!copy) return trn_fail_memory(err, size, "a sample");
+    if (size) memcpy(copy, data, size);
+    begin(file);
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    bool set = H5Pset_fapl_core(access, 1 << 16, false) >= 0 && H5Pset_file_image(access, copy, size) >= 0;
+    file->id = set ? H5Fopen("memory", H5F_ACC_RDONLY, access) : -1;
+    H5Pclose(access);
+    free(copy);
+    return finish_open(file, "memory", err);
 }
 
 void hdf5_close(hdf5_file *file)

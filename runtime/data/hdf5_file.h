@@ -15,6 +15,7 @@ typedef enum hdf5_numbers { HDF5_FLOATS, HDF5_INTEGERS } hdf5_numbers; /* float,
 
 /* Opens a file and keeps libhdf5 to this thread until hdf5_close; on failure nothing is kept. */
 trn_status hdf5_open(hdf5_file *file, const char *path, trn_error *err);
+trn_status hdf5_open_memory(hdf5_file *file, const void *data, size_t size, trn_error *err);
 void hdf5_close(hdf5_file *file);
 /* Rank of dataset `name` and, for rank 2, its size; checked to be numbers that can be read. */
 trn_status hdf5_measure(const hdf5_file *file, const char *name, hdf5_numbers numbers, int *rank, int *height,

@@ -135,6 +135,32 @@ static void batches_hold_what_the_dataset_does(void **state)
     trn_dataset_close(dataset);
 }
 
+static void ranges_are_copied(void **state)
+{
+    (void)state;
+    trn_dataset *dataset = open_toy(test_temp_dir(), SAMPLES);
+    trn_band_range ranges[TOY_BANDS] = {{-1, 5000}, {50, 6000}, {100, 7000}}, kept[TOY_BANDS];
+    memcpy(kept, ranges, sizeof kept);
+    trn_batches_options options = {.batch = 2, .transform = {.stretch = ranges}};
+    trn_batches *batches = open_batches(dataset, &options);
+    memset(ranges, 0, sizeof ranges);
+    trn_transform stretch = {.stretch = kept};
+    trn_error err = {0};
+    trn_batch batch;
+    float pixels[TOY_BANDS * TOY_HEIGHT * TOY_WIDTH], expected[TRN_COUNT(pixels)];
+    assert_trn_ok(trn_batches_start(batches, 0, &err), err);
+    assert_trn_ok(trn_batches_next(batches, &batch, &err), err);
+    for (size_t i = 0; i < 2; i++) {
+        assert_trn_ok(trn_dataset_read(dataset, TRN_SPLIT_TRAIN, i, pixels, NULL, &err), err);
+        assert_trn_ok(trn_transform_apply(&stretch, 0, 0, i, TOY_BANDS, TOY_HEIGHT, TOY_WIDTH, pixels, NULL,
+                                          expected, NULL, &err),
+                      err);
+        assert_memory_equal(batch.pixels + i * TRN_COUNT(expected), expected, sizeof expected);
+    }
+    trn_batches_close(batches);
+    trn_dataset_close(dataset);
+}
+
 /* A run that goes on in the middle of an epoch sees what it would have seen. */
 static void epochs_can_begin_in_the_middle(void **state)
 {
@@ -315,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(batches_hold_what_the_dataset_does),
+        cmocka_unit_test(ranges_are_copied),
         cmocka_unit_test(epochs_can_begin_in_the_middle),
         cmocka_unit_test(errors_come_in_their_place),
         cmocka_unit_test(cancelling_ends_an_epoch),
