@@ -119,7 +119,8 @@ trn_status trn_probe_knn(trn_gpu *gpu, const trn_probe_sets *sets, const trn_knn
 
 typedef struct trn_logistic_options {
     /* Values of C to choose from by accuracy (several labels: micro mAP) on valid, the first of equals; NULL:
-     * 10^c for 19 values of c from -6 to 3 */
+     * 10^c for 19 values of c from -6 to 3. Without valid samples on every fifth training sample of a class,
+     * and then all training samples are fitted with it. */
     const double *grid;
     size_t grid_count;
     bool standardize;   /* features to mean 0 and deviation 1 of the training set */
@@ -139,11 +140,14 @@ typedef struct trn_linear_options {
     const double *rates; /* learning rates to choose from; NULL: 1e-4, 3e-4, 1e-3, 3e-3, 1e-2 */
     size_t rate_count;
     double weight_decay;
-    bool batch_norm; /* features pass a batch norm without weights first */
+    /* features to mean 0 and deviation 1 of the training set, as a batch norm without weights whose batch is
+     * all of it: rates then suit features of any scale */
+    bool batch_norm;
     uint64_t seed;
 } trn_linear_options;
-/* A linear layer trained by AdamW with a cosine schedule; the best epoch and rate on valid (without one: the
- * last epoch of the first rate). */
+/* A linear layer trained by AdamW with a cosine schedule, from zeros; the best epoch and rate on valid (by
+ * accuracy or micro mAP, of equals the smaller loss). Without valid samples every fifth training sample of a
+ * class is held out for the choice. */
 trn_status trn_probe_linear(trn_gpu *gpu, const trn_probe_sets *sets, const trn_linear_options *options,
                             const trn_learn_hooks *hooks, trn_probe_scores *out, trn_error *err);
 
