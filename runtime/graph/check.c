@@ -1,6 +1,8 @@
-/* TERRANE_CHECK: after a run, each operator against its C reference on the device's own inputs. */
+/* What is found when a run is over: TERRANE_CHECK, which compares each operator with its C reference on the
+ * device's own inputs; and where values that are not finite come from. */
 #include "exec.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { MAX_LOCAL = TRN_MAX_GROUP + 1 };
@@ -84,6 +86,74 @@ trn_status trn_exec_check(trn_exec *exec, trn_error *err)
         if (group->out->constant && exec->runs > 1) continue; /* computed once */
         trn_status status = check_group(exec, group, err);
         if (status != TRN_OK) return status;
+    }
+    return TRN_OK;
+}
+
+/* ---- values that are not finite ---- */
+
+/* How many values of a tensor are not finite; none of integers. */
+static trn_status count_odd(trn_exec *exec, trn_tensor *tensor, int64_t *odd, trn_error *err)
+{
+    void *data;
+    bool owned;
+    *odd = 0;
+    if (tensor->type != TRN_F32) return TRN_OK;
+    trn_status status = operand_value(exec, tensor, NULL, NULL, 0, &data, &owned, err);
+    if (status != TRN_OK) return status;
+    const float *values = data;
+    for (int64_t i = 0; i < tensor->count; i++)
+        *odd += !isfinite(values[i]);
+    free(data);
+    return TRN_OK;
+}
+
+static void describe_odd(const trn_tensor *tensor, const char *name, int64_t odd, trn_text *what)
+{
+    char shape[128];
+    trn_text_printf(what, "%s %s: %lld of %lld values are not finite", name,
+                    trn_shape_text(&tensor->shape, shape), (long long)odd, (long long)tensor->count);
+}
+
+/* An operand that nothing computes and that is not finite, described; found stays false when there is none.
+ */
+static trn_status find_odd_leaf(trn_exec *exec, const trn_node *node, bool *found, trn_text *what,
+                                trn_error *err)
+{
+    for (int i = 0; i < node->input_count; i++) {
+        trn_tensor *base = trn_tensor_base(node->inputs[i]);
+        int64_t odd;
+        if (!base || base->producer) continue;
+        trn_status status = count_odd(exec, base, &odd, err);
+        if (status != TRN_OK) return status;
+        if (!odd) continue;
+        *found = true;
+        trn_text_add(what, base->is_state ? "state " : base->is_input ? "input " : "constant ");
+        describe_odd(base, base->name, odd, what);
+        return TRN_OK;
+    }
+    return TRN_OK;
+}
+
+trn_status trn_exec_first_nonfinite(trn_exec *exec, bool *found, trn_text *what, trn_error *err)
+{
+    *found = false;
+    if (!exec->options.keep_all || !exec->options.no_fusion || !exec->runs)
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "values that are not finite are found in a graph that was compiled with keep_all and "
+                        "no_fusion, and has run");
+    for (size_t i = 0; i < exec->lower.group_count; i++) {
+        const trn_group *group = &exec->lower.groups[i];
+        const trn_node *node = group->out->producer;
+        int64_t odd;
+        char label[128];
+        trn_status status = count_odd(exec, group->out, &odd, err);
+        if (status == TRN_OK && odd) status = find_odd_leaf(exec, node, found, what, err);
+        if (status != TRN_OK) return status;
+        if (!odd) continue;
+        if (!*found) describe_odd(group->out, trn_node_label(node, label), odd, what);
+        *found = true;
+        return what->failed ? trn_fail_memory(err, what->length, "a message") : TRN_OK;
     }
     return TRN_OK;
 }

@@ -293,13 +293,79 @@ static void wrong_updates_are_refused(void **state)
     }
 }
 
+/* ---- values that are not finite ---- */
+
+/* log of (x w + c) in scope "head.", with what is wrong put into x, w or the sum. */
+static void find_odd(const float *x, const float *w, float c, const char *wanted)
+{
+    trn_error err = {0};
+    trn_text what = {0};
+    bool found = true;
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *in = trn_input(graph, "x", TRN_F32, TRN_SHAPE(3));
+    trn_tensor *state = trn_state(graph, "w", TRN_SHAPE(3), NULL, NULL);
+    trn_tensor *fixed = trn_affine(graph, trn_constant(graph, "c", TRN_SHAPE(1), &c), 1, 0);
+    trn_graph_scope(graph, "head.");
+    trn_tensor *y = trn_unary(graph, "log", trn_add(graph, trn_mul(graph, in, state), fixed));
+    trn_output_add(graph, "y", trn_reduce(graph, y, 0, TRN_REDUCE_SUM, true));
+    trn_exec *exec = compiled(graph, &(trn_compile_options){.keep_all = true, .no_fusion = true});
+    assert_trn_fails(trn_exec_first_nonfinite(exec, &found, &what, &err), TRN_ERR_ARGUMENT, err, "has run");
+    assert_trn_ok(trn_exec_set(exec, "x", x, &err), err);
+    assert_trn_ok(trn_exec_set(exec, "w", w, &err), err);
+    run(exec);
+    assert_trn_ok(trn_exec_first_nonfinite(exec, &found, &what, &err), err);
+    assert_int_equal(found, wanted != NULL);
+    if (wanted) assert_string_equal(trn_text_get(&what), wanted);
+    if (!wanted) assert_int_equal(what.length, 0);
+    trn_text_free(&what);
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
+static void the_first_value_that_is_not_finite_is_named(void **state)
+{
+    (void)state;
+    const float ones[3] = {1, 1, 1}, negative[3] = {1, -2, -3}, nan[3] = {1, NAN, 1},
+                inf[3] = {1, 1, INFINITY};
+    const float large[3] = {1, 3e38F, 1};
+    find_odd(ones, ones, 0.5F, NULL);
+    find_odd(negative, ones, 0.5F, "head.log [3]: 2 of 3 values are not finite");
+    find_odd(large, large, 0.5F, "head.mul [3]: 1 of 3 values are not finite");
+    find_odd(nan, ones, 0.5F, "input x [3]: 1 of 3 values are not finite");
+    find_odd(nan, inf, 0.5F, "input x [3]: 1 of 3 values are not finite");
+    find_odd(ones, inf, 0.5F, "state w [3]: 1 of 3 values are not finite");
+    find_odd(ones, inf, NAN, "constant c [1]: 1 of 1 values are not finite");
+}
+
+/* A fused graph shares memory and hides values: it is refused. */
+static void fused_graphs_do_not_tell_what_is_not_finite(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_text what = {0};
+    bool found;
+    trn_graph *graph = trn_graph_create();
+    trn_output_add(graph, "y", trn_affine(graph, trn_state(graph, "w", TRN_SHAPE(3), NULL, NULL), 1, 0));
+    trn_exec *exec = compiled(graph, &(trn_compile_options){.keep_all = true});
+    run(exec);
+    assert_trn_fails(trn_exec_first_nonfinite(exec, &found, &what, &err), TRN_ERR_ARGUMENT, err, "no_fusion");
+    trn_text_free(&what);
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(states_last_from_run_to_run),  cmocka_unit_test(filling_a_state_may_fail),
-        cmocka_unit_test(chosen_parameters_learn),      cmocka_unit_test(prefixes_tell_networks_apart),
-        cmocka_unit_test(updates_step_down_a_gradient), cmocka_unit_test(updates_see_the_old_values),
+        cmocka_unit_test(states_last_from_run_to_run),
+        cmocka_unit_test(filling_a_state_may_fail),
+        cmocka_unit_test(chosen_parameters_learn),
+        cmocka_unit_test(prefixes_tell_networks_apart),
+        cmocka_unit_test(updates_step_down_a_gradient),
+        cmocka_unit_test(updates_see_the_old_values),
         cmocka_unit_test(wrong_updates_are_refused),
+        cmocka_unit_test(the_first_value_that_is_not_finite_is_named),
+        cmocka_unit_test(fused_graphs_do_not_tell_what_is_not_finite),
     };
     return cmocka_run_group_tests_name("learning", tests, open_device, close_device);
 }
