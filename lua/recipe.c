@@ -14,7 +14,13 @@ extern const trn_embedded_file trn_lua_files[];    /* lua/terrane */
 extern const trn_embedded_file trn_recipe_files[]; /* recipes */
 
 static const size_t max_recipe_bytes = (size_t)1 << 20;
-enum { MAX_SETS = 256, MAX_SET_BYTES = 4096, MAX_ENCODER_SETTINGS = 256 };
+enum {
+    MAX_SETS = 256,
+    MAX_SET_BYTES = 4096,
+    MAX_ENCODER_SETTINGS = 256,
+    MAX_ARGUMENTS = 32,
+    MAX_NODE_ARGS = 17
+};
 
 typedef struct load_run {
     trn_recipe *recipe;
@@ -99,18 +105,21 @@ static int host_number_text(lua_State *L)
     return 1;
 }
 
-/* Upvalue 1: function(line, argument count, first argument). A C function, because a tail call to it (`return
+/* Upvalue 1: function(line, argument count, arguments). A C function, because a tail call to it (`return
  * terrane.embed {...}`) keeps the recipe's frame and so its line. */
 static int call_constructor(lua_State *L)
 {
-    int count = lua_gettop(L);
+    int count = lua_gettop(L), given = TRN_MIN(count, MAX_ARGUMENTS);
     trn_sandbox_charge(L, 100);
-    lua_settop(L, 1);
+    lua_settop(L, given);
+    luaL_checkstack(L, 4, "calling a constructor");
     lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
     lua_pushinteger(L, trn_sandbox_line(L));
+    lua_insert(L, 2);
     lua_pushinteger(L, count);
-    lua_pushvalue(L, 1);
-    lua_call(L, 3, 1);
+    lua_insert(L, 3);
+    lua_call(L, given + 2, 1);
     return 1;
 }
 
@@ -119,6 +128,45 @@ static int host_constructor(lua_State *L)
     luaL_checktype(L, 1, LUA_TFUNCTION);
     lua_settop(L, 1);
     lua_pushcclosure(L, call_constructor, 1);
+    return 1;
+}
+
+/* The operators of networks: a list of their names. */
+static int host_operators(lua_State *L)
+{
+    lua_newtable(L);
+    for (size_t i = 0; trn_program_op_at(i); i++) {
+        lua_createtable(L, 0, 1);
+        lua_pushstring(L, trn_program_op_at(i)->name);
+        lua_setfield(L, -2, "name");
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+/* (operator, number of values, list of {key, number or text}, name or nil) -> nil, or what is wrong. The list
+ * keeps the texts alive. */
+static int host_check_node(lua_State *L)
+{
+    int inputs[MAX_ARGUMENTS] = {0};
+    trn_program_arg args[MAX_NODE_ARGS] = {{0}};
+    trn_error err = {0};
+    trn_program_node node = {.op = luaL_checkstring(L, 1), .inputs = inputs, .args = args};
+    node.input_count = (int)TRN_MIN(luaL_checkinteger(L, 2), (lua_Integer)MAX_ARGUMENTS);
+    node.arg_count = (int)TRN_MIN(lua_rawlen(L, 3), (size_t)MAX_NODE_ARGS);
+    node.name = luaL_optstring(L, 4, NULL);
+    for (int i = 0; i < node.arg_count; i++) {
+        lua_rawgeti(L, 3, i + 1);
+        lua_getfield(L, -1, "key");
+        lua_getfield(L, -2, "number");
+        lua_getfield(L, -3, "text");
+        args[i] = (trn_program_arg){lua_tostring(L, -3), lua_tonumber(L, -2), lua_tostring(L, -1)};
+        lua_pop(L, 4);
+    }
+    trn_program program = {.nodes = &node, .node_count = 1, .input_count = 1};
+    if (trn_program_check(&program, &err) == TRN_OK) return 0;
+    size_t prefix = strlen(node.op) + strlen(": ");
+    lua_pushstring(L, strlen(err.message) > prefix ? err.message + prefix : err.message);
     return 1;
 }
 
@@ -183,6 +231,8 @@ static void set_host(lua_State *L, const load_run *run)
                                          {"parse_number", host_parse_number},
                                          {"number_text", host_number_text},
                                          {"constructor", host_constructor},
+                                         {"operators", host_operators},
+                                         {"check_node", host_check_node},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
     lua_pushlightuserdata(L, run->recipe);

@@ -1,5 +1,5 @@
 # What single test programs need beside the library.
-foreach(test_of_lua test_recipe test_recipe_reconstruct)
+foreach(test_of_lua test_recipe test_recipe_reconstruct test_recipe_learning)
   if(TARGET ${test_of_lua})
     target_link_libraries(${test_of_lua} PRIVATE terrane_recipe PkgConfig::LUA)
   endif()

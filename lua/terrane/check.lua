@@ -25,7 +25,7 @@ function check.show(value)
         return value ~= value and "not a number" or format("%.14g", value)
     elseif kind == "table" then
         local data = checked[value]
-        return data and "a terrane." .. data.constructor or "a table"
+        return data and (data.what or "a terrane." .. data.constructor) or "a table"
     elseif kind == "nil" or kind == "boolean" or kind == "integer" then
         return tostring(value)
     end
@@ -71,6 +71,12 @@ local wants = {
     record = function(field) return "a table { " .. field.record[1].name .. " = ..., ... }" end,
     fusion = function() return "terrane.concat {...} or terrane.average {...}" end,
     export = function() return "terrane.geotiff {...}, terrane.npy {...} or terrane.preview {...}" end,
+    head = function() return "a head (terrane.linear, mlp, attention_pool, fcn or upernet)" end,
+    graph = function() return "terrane.graph(function(g, x) ... end)" end,
+    optimizer = function() return "terrane.adamw {...} or terrane.sgd {...}" end,
+    schedule = function() return "terrane.constant {...}, terrane.cosine {...} or terrane.step {...}" end,
+    loss = function() return "a loss (terrane.cross_entropy, dice, ce_dice, jaccard, focal or binary)" end,
+    probe = function() return "terrane.knn {...}, terrane.linear_probe {...} or terrane.logistic {...}" end,
     choice = function(field)
         local names = choice_names(field)
         for i, name in ipairs(names) do
@@ -194,12 +200,10 @@ local function read_handle(kind, value)
 end
 
 local function read_value(where, field, item, value)
-    if field.record then
-        if type(value) ~= "table" or checked[value] then
-            fail_value(where, field, item, value)
-        end
+    if field.record and type(value) == "table" and not checked[value] then
+        local place = item and format("%s[%d]", field.name, item) or field.name
         local inner = { line = where.line, constructor = where.constructor, field = field.name, item = item,
-                        label = format("%s: %s[%d]", where.constructor, field.name, item) }
+                        label = where.constructor .. ": " .. place }
         return check.fields(inner, { fields = field.record }, value)
     end
     for _, kind in ipairs(types_of(field)) do

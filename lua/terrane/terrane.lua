@@ -71,6 +71,21 @@ local function all_extensions()
     return list
 end
 
+-- Whether each of these fields of an encoder is given.
+local function given(encoder)
+    return { pool = encoder.pool ~= nil, weight = encoder.weight ~= 1, date = encoder.date ~= nil,
+             display = encoder.display ~= nil, remove_position = encoder.remove_position }
+end
+
+local function refuse_fields(encoder, fields, job)
+    local present = given(encoder)
+    for _, field in ipairs(fields) do
+        if present[field] then
+            check.fail(encoder, field, nil, format("field '%s' has no meaning in terrane.%s; leave it out", field, job))
+        end
+    end
+end
+
 -- Texts in `export` stand for the writer of their extension, with its defaults.
 local function complete_exports(where, data)
     local paths = {}
@@ -147,13 +162,14 @@ function rules.reconstruct(where, data)
     if data.mask_ratio == 1 then
         check.fail(where, "mask_ratio", nil, "field 'mask_ratio' is 1; wanted less: some patches must be seen")
     end
-    local without = { pool = encoder.pool ~= nil, weight = encoder.weight ~= 1,
-                      remove_position = encoder.remove_position }
-    for _, field in ipairs { "pool", "weight", "remove_position" } do
-        if without[field] then
-            check.fail(encoder, field, nil, format("field '%s' has no meaning in terrane.reconstruct; leave it out",
-                                                   field))
-        end
+    refuse_fields(encoder, { "pool", "weight", "remove_position" }, "reconstruct")
+end
+
+local function check_scale(where, data)
+    if (data.offset or data.unit) and not data.scale then
+        local field = data.offset and "offset" or "unit"
+        check.fail(where, field, nil,
+                   format("field '%s' says what scale gives; wanted a field 'scale' beside it", field))
     end
 end
 
@@ -166,11 +182,7 @@ local function rule_scene(where, data)
         check.fail(where, "location", nil, format("field 'location' has the latitude %.14g; wanted -90 to 90, latitude "
                                                   .. "first", data.location[1]))
     end
-    if (data.offset or data.unit) and not data.scale then
-        local field = data.offset and "offset" or "unit"
-        check.fail(where, field, nil,
-                   format("field '%s' says what scale gives; wanted a field 'scale' beside it", field))
-    end
+    check_scale(where, data)
 end
 rules.scene, rules.images = rule_scene, rule_scene
 
@@ -187,9 +199,312 @@ local function rule_export(where, data)
 end
 rules.geotiff, rules.npy, rules.preview = rule_export, rule_export, rule_export
 
+-- ---- rules of learning ----
+
+-- classes = 3 is a count, classes = { "a", "b", "c" } are names.
+local function split_classes(where, data)
+    local classes = data.classes
+    if classes and #classes == 1 and math.type(classes[1]) then
+        data.class_count, data.classes = classes[1], nil
+        return
+    end
+    for i, name in ipairs(classes or {}) do
+        if math.type(name) then
+            check.fail(where, "classes", i, format("field 'classes[%d]' is %s; wanted a name, or one number alone", i,
+                                                   check.show(name)))
+        end
+    end
+    check_names(where, "classes", "the class", classes or {})
+    data.class_count = classes and #classes
+end
+
+function rules.dataset(where, data)
+    check_scale(where, data)
+    split_classes(where, data)
+    if data.chip and not data.labels then
+        check.fail(where, "chip", nil, "field 'chip' is for a scene; wanted a field 'labels' beside it")
+    end
+    if type(data.flip) ~= "table" then
+        data.flip = { x = data.flip or 0, y = data.flip or 0 }
+    end
+    data.limit = data.limit or {}
+end
+
+local function rule_balance(where, data)
+    if data.balance and data.class_weights then
+        check.fail(where, "balance", nil, "field 'balance' makes the weights; leave out 'class_weights'")
+    elseif data.balanced and (data.balance or data.class_weights) then
+        check.fail(where, "balanced", nil, "field 'balanced' is a form without class weights; leave those out")
+    end
+end
+rules.cross_entropy, rules.dice, rules.ce_dice, rules.jaccard, rules.binary =
+    rule_balance, rule_balance, rule_balance, rule_balance, rule_balance
+
+local function check_figure(where, data)
+    if #data.name > 64 or not data.name:find("^[%a_][%w_]*$") then
+        check.fail(where, "name", nil, format("field 'name' is %s; wanted letters, digits and _",
+                                              check.show(data.name)))
+    end
+end
+
+local function rule_probe(default)
+    return function(where, data)
+        data.name = data.name or default(data)
+        check_figure(where, data)
+    end
+end
+rules.knn = rule_probe(function(data) return "knn" .. data.k end)
+rules.logistic = rule_probe(function() return "logistic" end)
+rules.linear_probe = rule_probe(function() return "linear" end)
+
+-- A constructor's defaults, where a recipe leaves it out.
+local function default_of(name)
+    local where = { line = 0, constructor = name }
+    local data = check.fields(where, by_name[name], {})
+    data.kind, data.constructor = by_name[name].kind, name
+    if rules[name] then
+        rules[name](where, data)
+    end
+    return data
+end
+
+local meaningless = { "date", "display", "remove_position" }
+
+local function complete_probes(where, data)
+    local kinds, names = {}, {}
+    for i, probe in ipairs(data.probes or { default_of "knn", default_of "linear_probe", default_of "logistic" }) do
+        if kinds[probe.constructor] then
+            check.fail(where, "probes", i, format("a second terrane.%s; wanted each kind of probe once",
+                                                  probe.constructor))
+        end
+        kinds[probe.constructor], names[i] = probe, probe.name
+    end
+    check_names(where, "probes", "the name", names)
+    data.probes = kinds
+end
+
+function rules.probe(where, data)
+    local samples = data.data
+    complete_probes(where, data)
+    data.fusion = data.fusion or default_of "concat"
+    if samples.rotate or samples.flip.x > 0 or samples.flip.y > 0 then
+        check.fail(samples, samples.rotate and "rotate" or "flip", nil,
+                   format("field '%s' has no meaning in terrane.probe, which sees each image once; leave it out",
+                          samples.rotate and "rotate" or "flip"))
+    end
+    data.pools = {}
+    for i, encoder in ipairs(data.encoders) do
+        refuse_fields(encoder, meaningless, "probe")
+        data.pools[i] = encoder.pool or "mean"
+        if encoder.pool == "none" then
+            check.fail(encoder, "pool", nil, "field 'pool' is 'none', but a probe takes one vector an image; wanted "
+                           .. "'mean' or 'cls'")
+        end
+    end
+end
+
+-- Heads that want the cells of an image, not one vector.
+local wants_cells = { attention_pool = true, fcn = true, upernet = true }
+
+local function complete_encoders(data)
+    local cells = wants_cells[data.head.constructor]
+    data.pools = {}
+    for i, encoder in ipairs(data.encoders) do
+        refuse_fields(encoder, meaningless, "train")
+        data.pools[i] = encoder.pool or ((cells or data.head.kind == "graph") and "none" or "mean")
+        if cells and data.pools[i] ~= "none" then
+            check.fail(encoder, "pool", nil, format("field 'pool' is '%s', but terrane.%s takes the cells of an image; "
+                                                        .. "leave it out", encoder.pool, data.head.constructor))
+        end
+    end
+end
+
+-- What speaks of encoders, beside a network.
+local function refuse_encoder_fields(where, data)
+    local present = { fusion = data.fusion, layer_decay = data.layer_decay ~= 1, dropout = data.dropout ~= 0,
+                      drop_path = data.drop_path ~= 0 }
+    for _, field in ipairs { "fusion", "layer_decay", "dropout", "drop_path" } do
+        if present[field] then
+            check.fail(where, field, nil, format("field '%s' is for encoders; leave it out beside 'network'", field))
+        end
+    end
+end
+
+function rules.train(where, data)
+    if data.encoders and data.network then
+        check.fail(where, "network", nil, "field 'network' stands in place of 'encoders'; wanted one of the two")
+    elseif not data.encoders and not data.network then
+        check.fail(where, nil, nil, "field 'encoders' is missing; wanted terrane.encoder {...}, or a field 'network'")
+    end
+    if data.network then
+        refuse_encoder_fields(where, data)
+    end
+    data.encoders = data.encoders or {}
+    data.fusion = data.fusion or default_of "concat"
+    data.head = data.head or default_of "linear"
+    data.optimizer = data.optimizer or default_of "adamw"
+    data.schedule = data.schedule or default_of "cosine"
+    for _, field in ipairs { "start", "last" } do
+        local rate = data.schedule[field]
+        if rate and rate > data.optimizer.rate then
+            check.fail(data.schedule, field, nil,
+                       format("field '%s' is %.14g, above the optimiser's rate, %.14g", field, rate,
+                              data.optimizer.rate))
+        end
+    end
+    complete_encoders(data)
+end
+
+-- ---- networks ----
+
+local max_nodes = 1024
+local operators = host.operators() -- name, least and most values, as the runtime has them
+
+local function argument_of(where, key, value)
+    local kind = type(value)
+    if type(key) ~= "string" or kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
+        check.fail(where, nil, nil, format("argument %s is %s; wanted name = text, number, true or false",
+                                           check.show(key), check.show(value)))
+    end
+    if kind == "boolean" then
+        value = value and 1 or 0
+    end
+    return { key = key, number = kind ~= "string" and value + 0.0 or nil, text = kind == "string" and value or nil }
+end
+
+-- The arguments of one call: values come first, alone or inside the table; what has a name is an argument.
+local function read_call(where, ...)
+    local values, named = {}, {}
+    for i = 1, select("#", ...) do
+        local value = select(i, ...)
+        if type(value) == "table" and not check.data(value) and i == select("#", ...) then
+            named = value
+        else
+            if value == nil then
+                check.fail(where, nil, nil, format("value %d is nil; wanted a value of this network", i))
+            end
+            values[#values + 1] = value
+        end
+    end
+    for i = 1, #named do
+        values[#values + 1] = named[i]
+    end
+    return values, named
+end
+
+local function value_of(where, graph, i, value)
+    local data = check.data(value)
+    if not data or data.kind ~= "value" then
+        local hint = value == graph.builder and "; write g." .. where.constructor .. ", with a dot" or ""
+        check.fail(where, nil, nil, format("value %d is %s; wanted a value of this network%s", i, check.show(value),
+                                           hint))
+    elseif data.graph ~= graph then
+        check.fail(where, nil, nil, format("value %d is of another network", i))
+    end
+    return data.index
+end
+
+local function named_of(where, graph, named, positional)
+    local args, name = {}, nil
+    for key, value in next, named do
+        local counted = math.type(key) == "integer" and key >= 1 and key <= positional
+        if key == "name" then
+            name = type(value) == "string" and value or nil
+            if not name or graph.names[name] then
+                check.fail(where, nil, nil, format("the name %s %s", check.show(value), name and "stands twice"
+                                                   or "is no text"))
+            end
+        elseif not counted then
+            args[#args + 1] = argument_of(where, key, value)
+        end
+        if #args > 16 then
+            check.fail(where, nil, nil, "more than 16 arguments")
+        end
+    end
+    table.sort(args, function(a, b) return a.key < b.key end)
+    return args, name
+end
+
+local function add_node(graph, op, line, ...)
+    local where = { line = line, constructor = op.name }
+    local values, named = read_call(where, ...)
+    local inputs = {}
+    if graph.finished then
+        check.fail(where, nil, nil, "the network is finished; call operators inside its function")
+    end
+    for i, value in ipairs(values) do
+        inputs[i] = value_of(where, graph, i, value)
+    end
+    local args, name = named_of(where, graph, named, #named)
+    local mistake = host.check_node(op.name, #inputs, args, name)
+    if mistake then
+        check.fail(where, nil, nil, mistake)
+    end
+    if #graph.nodes == max_nodes then
+        check.fail(where, nil, nil, format("more than %d operators in a network", max_nodes))
+    end
+    graph.nodes[#graph.nodes + 1] = { op = op.name, name = name, line = line, inputs = inputs, args = args }
+    if name then
+        graph.names[name] = true
+    end
+    return #graph.nodes
+end
+
+local function value_handle(graph, index)
+    return check.handle { kind = "value", constructor = "graph", what = "a value of terrane.graph", graph = graph,
+                          index = index }
+end
+
+local function builder_of(graph)
+    local functions, op_names = {}, {}
+    for i, op in ipairs(operators) do
+        op_names[i] = op.name
+        functions[op.name] = host.constructor(function(line, _, ...)
+            return value_handle(graph, add_node(graph, op, line, ...))
+        end)
+    end
+    local builder = setmetatable({}, {
+        __metatable = false,
+        __name = "terrane.graph",
+        __index = function(_, key)
+            local found = functions[key]
+            if not found then
+                error(format("recipe:%d: graph: there is no operator %s%s (operators: %s)", host.line(),
+                             check.show(key), check.did_you_mean(tostring(key), op_names),
+                             table.concat(op_names, ", ")), 0)
+            end
+            return found
+        end,
+        __newindex = function()
+            error(format("recipe:%d: graph: its operators cannot be changed", host.line()), 0)
+        end,
+    })
+    check.register(builder, { kind = "builder", constructor = "graph", what = "the operators of terrane.graph" })
+    return builder
+end
+
+-- Values count from 0: the input, then the results of operators.
+local function build_graph(line, count, build)
+    local where = { line = line, constructor = "graph" }
+    if count ~= 1 or type(build) ~= "function" then
+        check.fail(where, nil, nil, format("got %s; wanted terrane.graph(function(g, x) ... return y end)",
+                                           count == 1 and check.show(build) or count .. " values"))
+    end
+    local graph = { nodes = {}, names = {} }
+    graph.builder = builder_of(graph)
+    local results = table.pack(build(graph.builder, value_handle(graph, 0)))
+    local data = results.n == 1 and check.data(results[1])
+    if not data or data.graph ~= graph then
+        check.fail(where, nil, nil, format("the function returns %s; wanted one value of the network",
+                                           results.n == 1 and check.show(results[1]) or results.n .. " values"))
+    end
+    graph.finished = true
+    return check.handle { kind = "graph", constructor = "graph", line = line, nodes = graph.nodes, output = data.index }
+end
+
 -- ---- constructors ----
 
-local terrane = {}
+local terrane = { graph = host.constructor(build_graph) }
 
 local function construct(name)
     local constructor = by_name[name]
@@ -404,14 +719,16 @@ local module = setmetatable({}, {
     end,
 })
 
+local jobs = { embed = true, reconstruct = true, probing = true, training = true }
+
 -- What the recipe returned -> checked data of the job, parameters.
 local function finish(count, value)
     check_sets(declared or {})
     local data = count == 1 and check.data(value)
-    if not data or data.kind ~= "embed" and data.kind ~= "reconstruct" then
+    if not data or not jobs[data.kind] then
         local got = count == 0 and "nothing" or count > 1 and count .. " values" or check.show(value)
-        error(format("recipe:0: the recipe returns %s; end it with: return terrane.embed { ... } "
-                         .. "or terrane.reconstruct { ... }", got), 0)
+        error(format("recipe:0: the recipe returns %s; end it with: return terrane.embed { ... }, "
+                         .. "terrane.reconstruct, terrane.probe or terrane.train", got), 0)
     end
     for _, param in ipairs(declared or {}) do
         param.value_text = host.number_text(param.value)

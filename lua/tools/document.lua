@@ -1,7 +1,9 @@
--- document: writes lua/meta/terrane.lua and the field tables of docs/recipes.md from lua/terrane/schema.lua.
+-- document: writes lua/meta/terrane.lua and the field tables of docs/recipes.md from lua/terrane/schema.lua, and the
+-- operators of terrane.graph from the table in runtime/nn/program.c.
 -- From the source folder: lua5.4 lua/tools/document.lua. As a chunk with the argument "generate" and the source folder
 -- it only returns what the two files should hold; the test of the recipes compares.
-local schema_path, stubs_path, docs_path = "lua/terrane/schema.lua", "lua/meta/terrane.lua", "docs/recipes.md"
+local schema_path, operators_path = "lua/terrane/schema.lua", "runtime/nn/program.c"
+local stubs_path, docs_path = "lua/meta/terrane.lua", "docs/recipes.md"
 
 local function read(path)
     local file = assert(io.open(path, "rb"))
@@ -22,6 +24,34 @@ end
 
 local function class_name(name)
     return "terrane." .. name:sub(1, 1):upper() .. name:sub(2)
+end
+
+-- ---- operators ----
+
+-- The texts of a piece of C, those of a constant by its definition, neighbours joined.
+local function texts_of(code, source)
+    code = code:gsub("%f[%w_](%u%u+)%f[^%w_]", function(name)
+        return source:match("#define " .. name .. ' ("[^\n]*")')
+    end)
+    local list = {}
+    for piece in code:gsub('"%s*\n%s*"', ""):gmatch('"([^"]*)"') do
+        list[#list + 1] = piece
+    end
+    return list
+end
+
+-- { name, help, values, args } of each operator, in the order of the table.
+local function read_operators(source)
+    local list = {}
+    local table_text = source:match("static const program_op ops%[%] = (%b{});")
+    for entry in assert(table_text, operators_path .. " has lost its table"):sub(2, -2):gmatch("%b{}") do
+        local head, args = entry:match("^{{(.-)ARGS(%b())")
+        local texts = texts_of(head, source)
+        local least, most = head:match("(%d+),%s*([%w_]+),%s*$")
+        assert(least, operators_path .. ": the table's form changed")
+        list[#list + 1] = { name = texts[1], help = texts[2], many = most ~= least, args = texts_of(args, source) }
+    end
+    return list
 end
 
 -- ---- stubs ----
@@ -94,7 +124,7 @@ end
 local function add_kinds(lines, schema)
     local seen = {}
     for _, constructor in ipairs(schema) do
-        if constructor.kind ~= "params" and not seen[constructor.kind] then
+        if constructor.kind ~= "params" and not constructor.builder and not seen[constructor.kind] then
             seen[constructor.kind] = true
             lines[#lines + 1] = "---@class (exact) " .. class_name(constructor.kind)
             lines[#lines + 1] = ""
@@ -127,7 +157,50 @@ local function add_constructor(lines, constructor)
     lines[#lines + 1] = ""
 end
 
-local function stubs(schema)
+local function stub_argument(text)
+    local key, default, help = text:match("^([%w_]+)([^:]*): (.*)$")
+    local value = default:match("^=(.*)$")
+    local kind = key == "mode" and "string" or (value == "true" or value == "false") and "boolean" or "number"
+    return ("---@field %s%s %s %s%s"):format(key, default == " (required)" and "" or "?", kind, help,
+                                             value and " (default: " .. value .. ")" or "")
+end
+
+local function add_operators(lines, operators)
+    for _, op in ipairs(operators) do
+        if #op.args > 0 then
+            lines[#lines + 1] = "---@class terrane.Operator_" .. op.name .. ": terrane.OperatorFields"
+            for _, text in ipairs(op.args) do
+                lines[#lines + 1] = stub_argument(text)
+            end
+            lines[#lines + 1] = ""
+        end
+    end
+    lines[#lines + 1] = "---@class (exact) terrane.Operators"
+    for _, op in ipairs(operators) do
+        local fields = #op.args > 0 and "terrane.Operator_" .. op.name or "terrane.OperatorFields"
+        local values = op.many and "...: terrane.Value|" .. fields or "x: terrane.Value, fields?: " .. fields
+        lines[#lines + 1] = ("---@field %s fun(%s): terrane.Value %s"):format(op.name, values, op.help)
+    end
+    lines[#lines + 1] = ""
+end
+
+local function add_builder(lines, constructor, operators)
+    for _, class in ipairs { "(exact) terrane.Value", "(exact) terrane.Graph", "terrane.OperatorFields" } do
+        lines[#lines + 1] = "---@class " .. class
+        if class == "terrane.OperatorFields" then
+            lines[#lines + 1] = "---@field name? string of its parameters (default: number and operator)"
+        end
+        lines[#lines + 1] = ""
+    end
+    add_operators(lines, operators)
+    lines[#lines + 1] = "---" .. constructor.help
+    lines[#lines + 1] = "---@param build fun(g: terrane.Operators, x: terrane.Value): terrane.Value"
+    lines[#lines + 1] = "---@return terrane.Graph"
+    lines[#lines + 1] = ("function terrane.%s(build) end"):format(constructor.name)
+    lines[#lines + 1] = ""
+end
+
+local function stubs(schema, operators)
     local lines = {
         "---@meta terrane",
         "-- Generated from lua/terrane/schema.lua by lua/tools/document.lua; do not edit.",
@@ -140,6 +213,8 @@ local function stubs(schema)
     for _, constructor in ipairs(schema) do
         if constructor.each then
             add_params(lines, constructor)
+        elseif constructor.builder then
+            add_builder(lines, constructor, operators)
         else
             add_constructor(lines, constructor)
         end
@@ -154,7 +229,10 @@ local kind_words = {
     fusion = "`terrane.concat` or `terrane.average`",
     export = "`terrane.geotiff`, `terrane.npy` or `terrane.preview`",
     paths = "a path or a list of paths", string = "text", integer = "integer", number = "number",
-    boolean = "`true`, `false`",
+    boolean = "`true`, `false`", head = "a head", graph = "`terrane.graph`", loss = "a loss",
+    optimizer = "`terrane.adamw` or `terrane.sgd`",
+    schedule = "`terrane.constant`, `terrane.cosine` or `terrane.step`",
+    probe = "`terrane.knn`, `terrane.linear_probe`, `terrane.logistic`",
 }
 
 local function number_range(field)
@@ -203,18 +281,34 @@ local function add_rows(lines, fields)
     end
 end
 
-local function tables(schema)
+local function add_operator_rows(lines, operators)
+    lines[#lines + 1] = "| operator | arguments | |"
+    lines[#lines + 1] = "|---|---|---|"
+    for _, op in ipairs(operators) do
+        local args = {}
+        for i, text in ipairs(op.args) do
+            args[i] = "`" .. text:gsub("^([^:]*): ", "%1`: ")
+        end
+        lines[#lines + 1] = ("| `%s` | %s | %s |"):format(op.name, table.concat(args, "; "), op.help)
+    end
+end
+
+local function tables(schema, operators)
     local lines = {}
     for _, constructor in ipairs(schema) do
         lines[#lines + 1] = "### terrane." .. constructor.name
         lines[#lines + 1] = ""
         lines[#lines + 1] = constructor.help
         lines[#lines + 1] = ""
-        add_rows(lines, constructor.fields or constructor.each)
+        if constructor.builder then
+            add_operator_rows(lines, operators)
+        else
+            add_rows(lines, constructor.fields or constructor.each)
+        end
         for _, field in ipairs(constructor.fields or {}) do
             if field.record then
                 lines[#lines + 1] = ""
-                lines[#lines + 1] = "Each of `" .. field.name .. "`:"
+                lines[#lines + 1] = (field.list and "Each of `" or "Fields of `") .. field.name .. "`:"
                 lines[#lines + 1] = ""
                 add_rows(lines, field.record)
             end
@@ -226,11 +320,11 @@ end
 
 local first_mark, last_mark = "<!-- fields: generated from lua/terrane/schema.lua -->\n", "<!-- end of fields -->"
 
-local function documentation(text, schema)
+local function documentation(text, schema, operators)
     local first_end = select(2, text:find(first_mark, 1, true))
     local last = text:find(last_mark, 1, true)
     assert(first_end and last and first_end < last, docs_path .. " has lost its marks")
-    return text:sub(1, first_end) .. "\n" .. tables(schema) .. "\n" .. text:sub(last)
+    return text:sub(1, first_end) .. "\n" .. tables(schema, operators) .. "\n" .. text:sub(last)
 end
 
 -- ---- the command ----
@@ -238,7 +332,9 @@ end
 local mode, folder = ...
 local base = mode == "generate" and folder .. "/" or ""
 local schema = assert(loadfile(base .. schema_path, "t"))()
-local new_stubs, new_docs = stubs(schema), documentation(read(base .. docs_path), schema)
+local operators = read_operators(read(base .. operators_path))
+local new_stubs = stubs(schema, operators)
+local new_docs = documentation(read(base .. docs_path), schema, operators)
 if mode == "generate" then
     return new_stubs, read(base .. stubs_path), new_docs, read(base .. docs_path)
 end

@@ -388,7 +388,7 @@ static const mistake language_mistakes[] = {
     {"require 'socket'",
      "recipes/x.lua:1: require 'socket': a recipe can require 'terrane' and nothing else"},
     {HEAD "terrane.embd {}",
-     "recipes/x.lua:2: terrane.embd does not exist; did you mean 'embed'? (terrane has: average,"},
+     "recipes/x.lua:2: terrane.embd does not exist; did you mean 'embed'? (terrane has: adamw,"},
     {HEAD "terrane.embed = 3", "recipes/x.lua:2: the module terrane cannot be changed"},
     {HEAD "local e = terrane.encoder 'rcf'\ne.pool = 'mean'",
      "recipes/x.lua:3: terrane.encoder is finished; give 'pool' inside"},
