@@ -474,8 +474,13 @@ static void test_sam2_neck(void **state)
 
 /* ---- families without gradients of the originals: the loss moves as the gradient says ---- */
 
+enum { FAMILY_BATCH = 2 };
+/* Samples 7 and 3 in step 11. */
+static const int32_t counters[2 * FAMILY_BATCH] = {7, 11, 3, 11};
+
 typedef struct moved {
     trn_graph *graph;
+    bool trains; /* it has the input "counters" */
     int count;
     trn_named_data at[MAX_GRADIENTS];
     float *grads[MAX_GRADIENTS];
@@ -486,7 +491,7 @@ static double loss_beside(const moved *m, double step)
 {
     trn_error err = {0};
     float loss;
-    trn_named_data inputs[MAX_GRADIENTS], out = {"loss", &loss};
+    trn_named_data inputs[MAX_GRADIENTS + 1], out = {"loss", &loss};
     for (int i = 0; i < m->count; i++) {
         float *values = malloc((size_t)m->sizes[i] * sizeof *values);
         assert_non_null(values);
@@ -494,7 +499,10 @@ static double loss_beside(const moved *m, double step)
             values[k] = (float)((double)((float *)m->at[i].data)[k] + step * (double)m->grads[i][k]);
         inputs[i] = (trn_named_data){m->at[i].name, values};
     }
-    assert_trn_ok(trn_reference_run(m->graph, inputs, m->count, &out, 1, &err), err);
+    int32_t rows[TRN_COUNT(counters)];
+    memcpy(rows, counters, sizeof rows);
+    inputs[m->count] = (trn_named_data){"counters", rows};
+    assert_trn_ok(trn_reference_run(m->graph, inputs, m->count + m->trains, &out, 1, &err), err);
     for (int i = 0; i < m->count; i++)
         free(inputs[i].data);
     return (double)loss;
@@ -537,6 +545,7 @@ static double run_gradients(const moved *m)
     assert_trn_ok(trn_compile(m->graph, open_gpu(), &(trn_compile_options){.poison = true}, &exec, &err),
                   err);
     assert_trn_ok(trn_exec_set(exec, "image", image, &err), err); /* the others are filled */
+    if (m->trains) assert_trn_ok(trn_exec_set(exec, "counters", counters, &err), err);
     assert_trn_ok(trn_exec_run(exec, NULL, &err), err);
     for (int i = 0; i < m->count; i++) {
         snprintf(value, sizeof value, "value of %s", m->at[i].name);
@@ -550,35 +559,107 @@ static double run_gradients(const moved *m)
     return sqrt(squares);
 }
 
-/* Along its gradient, a loss rises by the gradient's length. */
-static void check_family(const char *family, trn_encoder *encoder)
+/* The loss is the features, weighted. */
+static void open_moved(moved *m, trn_encoder *encoder, bool trains, bool recompute)
 {
-    moved m = {.graph = trn_graph_create()};
     trn_error err = {0};
     trn_features features;
-    trn_graph_train(m.graph, all_learn, NULL);
-    trn_tensor *image = trn_encoder_natural_input(encoder, m.graph, 1);
+    trn_training training = {.seed = 5, .dropout = 0.1F, .drop_path = 0.5F};
+    *m = (moved){.graph = trn_graph_create(), .trains = trains};
+    trn_graph_train(m->graph, all_learn, NULL);
+    trn_graph_recompute(m->graph, recompute);
+    trn_tensor *image = trn_encoder_natural_input(encoder, m->graph, FAMILY_BATCH);
     trn_encode_options options = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
-    assert_trn_ok(trn_encoder_build(encoder, m.graph, image, &options, &features, &err), err);
+    if (trains) {
+        training.counters = trn_input(m->graph, "counters", TRN_I32, TRN_SHAPE(FAMILY_BATCH, 2));
+        options.training = &training;
+    }
+    assert_trn_ok(trn_encoder_build(encoder, m->graph, image, &options, &features, &err), err);
     const trn_shape *shape = trn_tensor_shape(features.pooled);
     float *seed = test_hash_values("seed", trn_shape_count(shape), 1, 0);
-    trn_tensor *weighted = trn_mul(m.graph, features.pooled, trn_constant(m.graph, "seed", *shape, seed));
-    trn_tensor *loss = sum_of(m.graph, weighted);
+    trn_tensor *weighted = trn_mul(m->graph, features.pooled, trn_constant(m->graph, "seed", *shape, seed));
+    trn_tensor *loss = sum_of(m->graph, weighted);
     free(seed);
-    find_gradients(&m, loss, image);
-    assert_int_equal(m.count > 1, trn_encoder_get_spec(encoder)->needs_weights);
-    trn_output_add(m.graph, "loss", loss);
+    find_gradients(m, loss, image);
+    assert_int_equal(m->count > 1, trn_encoder_get_spec(encoder)->needs_weights);
+    trn_output_add(m->graph, "loss", loss);
+}
+
+static void close_moved(moved *m)
+{
+    for (int i = 0; i < m->count; i++) {
+        free(m->at[i].data);
+        free(m->grads[i]);
+    }
+    trn_graph_destroy(m->graph);
+}
+
+/* Blocks that are computed again for their gradients give the same bits. */
+static void check_recomputed(const moved *m, trn_encoder *encoder)
+{
+    moved again;
+    open_moved(&again, encoder, m->trains, true);
+    run_gradients(&again);
+    assert_int_equal(again.count, m->count);
+    for (int i = 0; i < m->count; i++) {
+        assert_string_equal(again.at[i].name, m->at[i].name);
+        assert_memory_equal(again.grads[i], m->grads[i], (size_t)m->sizes[i] * sizeof(float));
+    }
+    close_moved(&again);
+}
+
+/* Along its gradient, a loss rises by the gradient's length; also where chance takes part. Returns the loss.
+ */
+static double check_family(const char *family, trn_encoder *encoder, bool trains)
+{
+    moved m;
+    open_moved(&m, encoder, trains, false);
     double length = run_gradients(&m), h = 1e-3;
     assert_true(length > 0);
     double slope = (loss_beside(&m, h / length) - loss_beside(&m, -h / length)) / (2 * h);
-    printf("%-10s %3d tensors: the loss rises by %.6g, the gradient's length is %.6g\n", family, m.count,
-           slope, length);
+    printf("%-10s %3d tensors%s: the loss rises by %.6g, the gradient's length is %.6g\n", family, m.count,
+           trains ? ", by chance" : "", slope, length);
     assert_true(fabs(slope - length) < 5e-3 * length);
-    for (int i = 0; i < m.count; i++) {
-        free(m.at[i].data);
-        free(m.grads[i]);
+    double loss = loss_beside(&m, 0);
+    check_recomputed(&m, encoder);
+    close_moved(&m);
+    return loss;
+}
+
+static const trn_wanted *find_wanted(const trn_wanted *items, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(items[i].name, name)) return &items[i];
+    fail_msg("no checkpoint has '%s'", name);
+    return NULL;
+}
+
+/* Windows of another size than the checkpoint's: positions and kernels are resized in the graph, and what
+ * learns has the checkpoint's shape. */
+static void check_what_learns(trn_encoder *encoder)
+{
+    trn_error err = {0};
+    trn_features features;
+    trn_wanted *items;
+    const char *name;
+    size_t count, i = 0;
+    const trn_encoder_spec *spec = trn_encoder_get_spec(encoder);
+    trn_graph *graph = trn_graph_create();
+    trn_graph_train(graph, all_learn, NULL);
+    int64_t side = (int64_t)spec->tile * 2, bands = (int64_t)trn_encoder_channel_count(encoder);
+    trn_shape shape = TRN_SHAPE(1, bands, side, side);
+    if (spec->max_dates > 1) shape = TRN_SHAPE(1, trn_encoder_date_count(encoder), bands, side, side);
+    trn_tensor *image = trn_input(graph, "image", TRN_F32, shape);
+    trn_encode_options options = {.normalize = TRN_NORMALIZE_NONE, .pool = TRN_FEATURES_MEAN};
+    assert_trn_ok(trn_encoder_wanted(encoder, &items, &count, &err), err);
+    assert_trn_ok(trn_encoder_build(encoder, graph, image, &options, &features, &err), err);
+    for (trn_tensor *state; (state = trn_graph_learning(graph, i, &name)) != NULL; i++) {
+        const trn_wanted *wanted = find_wanted(items, count, name);
+        if (!trn_shape_equal(&wanted->shape, trn_tensor_shape(state))) fail_msg("'%s' is resized", name);
     }
-    trn_graph_destroy(m.graph);
+    assert_true(i > 0);
+    free(items);
+    trn_graph_destroy(graph);
 }
 
 static void test_families(void **state)
@@ -591,7 +672,11 @@ static void test_families(void **state)
     size_t i = 0;
     for (; trn_model_tiny(i, &family, &graph, &encoder, &err); i++) {
         if (!graph) fail_msg("%s: %s", family, err.message);
-        check_family(family, encoder);
+        double still = check_family(family, encoder, false);
+        if (trn_encoder_get_spec(encoder)->needs_weights) {
+            assert_true(check_family(family, encoder, true) != still);
+            check_what_learns(encoder);
+        }
         trn_graph_destroy(graph);
         trn_encoder_destroy(encoder);
     }
