@@ -7,9 +7,6 @@
 
 enum { MAX_MEMBERS = 32 };
 
-#pragma weak trn_nn_head /* until nn has them */
-#pragma weak trn_nn_program
-
 /* ---- fresh weights ---- */
 
 static trn_status fill_fresh(const char *part, void *user, const char *name, const trn_shape *shape,

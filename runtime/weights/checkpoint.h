@@ -27,6 +27,10 @@ typedef struct trn_entry {
 } trn_entry;
 
 struct zip;
+typedef struct trn_weights_note {
+    const char *key, *value;
+} trn_weights_note;
+
 struct trn_weights {
     trn_arena *arena;
     const char *path;
@@ -43,6 +47,8 @@ struct trn_weights {
     bool synthetic;  /* no file: values are made from names and shapes */
     bool fresh;      /* to train from scratch, and so from a seed, too */
     uint64_t seed;
+    trn_weights_note *notes; /* metadata, in the arena */
+    size_t note_count;
     trn_load_report made_up; /* what synthetic weights were asked for */
 };
 

@@ -152,6 +152,24 @@ static trn_status check_overlaps(data_range *ranges, size_t count, trn_error *er
     return TRN_OK;
 }
 
+/* Values that are no text are passed over. */
+static trn_status keep_metadata(trn_weights *weights, const cJSON *metadata, trn_error *err)
+{
+    size_t count = (size_t)cJSON_GetArraySize(metadata);
+    const cJSON *item;
+    weights->notes = trn_arena_array(weights->arena, count + 1, sizeof *weights->notes);
+    if (!weights->notes) return trn_fail_memory(err, count * sizeof *weights->notes, "metadata");
+    weights->note_count = 0;
+    cJSON_ArrayForEach (item, metadata) {
+        if (!cJSON_IsString(item)) continue;
+        trn_weights_note *note = &weights->notes[weights->note_count++];
+        note->key = trn_arena_strdup(weights->arena, item->string);
+        note->value = trn_arena_strdup(weights->arena, item->valuestring);
+        if (!note->key || !note->value) return trn_fail_memory(err, sizeof *note, "metadata");
+    }
+    return TRN_OK;
+}
+
 static trn_status list_header(trn_weights *weights, const cJSON *header, uint64_t data, uint64_t data_size,
                               trn_error *err)
 {
@@ -164,7 +182,11 @@ static trn_status list_header(trn_weights *weights, const cJSON *header, uint64_
             status = trn_fail(err, TRN_ERR_FORMAT, "entry '%.200s' of the header is no object", item->string);
             goto fail;
         }
-        if (!strcmp(item->string, "__metadata__")) continue;
+        if (!strcmp(item->string, "__metadata__")) {
+            status = keep_metadata(weights, item, err);
+            if (status != TRN_OK) goto fail;
+            continue;
+        }
         if (!trn_grow(&ranges, &capacity, count + 1, sizeof *ranges)) {
             status = trn_fail_memory(err, sizeof *ranges, "the header");
             goto fail;

@@ -317,6 +317,13 @@ const trn_weight *trn_weights_find(const trn_weights *weights, const char *name)
     return trn_names_get(&weights->names, name, &i) ? &weights->entries[i].info : NULL;
 }
 
+const char *trn_weights_metadata(const trn_weights *weights, const char *key)
+{
+    for (size_t i = 0; i < weights->note_count; i++)
+        if (!strcmp(weights->notes[i].key, key)) return weights->notes[i].value;
+    return NULL;
+}
+
 /* ---- the report ---- */
 
 trn_load_report trn_weights_report(const trn_weights *weights)

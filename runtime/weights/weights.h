@@ -78,6 +78,9 @@ const trn_weight *trn_weights_find(const trn_weights *weights, const char *name)
  * nearest name. Damaged data is found where the container has checksums (zip). */
 trn_status trn_weights_read(trn_weights *weights, const char *name, const int64_t *shape, int ndim,
                             float *out, trn_error *err);
+/* What a safetensors file says of itself: the value of a key of its metadata. NULL: it has none. Lives until
+ * close. */
+const char *trn_weights_metadata(const trn_weights *weights, const char *key);
 /* Takes `prefix` off the names of all tensors that start with it; the others become "left over" and are no
  * longer found. Returns how many had it; when none has it, nothing changes. For families whose files come in
  * several wrappings. */
