@@ -1,8 +1,6 @@
 /* Heads: from features to logits of vectors or of maps. */
 #include "nn_private.h"
 
-#pragma weak trn_nn_program /* until nn has it */
-
 static const float norm_eps = 1e-6F, norm_momentum = 0.1F;
 enum { USUAL_CHANNELS = 256, USUAL_CONVOLUTIONS = 4, USUAL_HEADS = 8, MAX_LAYERS = 16, MAX_DOUBLINGS = 8 };
 
