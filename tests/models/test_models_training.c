@@ -198,7 +198,7 @@ static weights read_weights(const trn_graph *graph, trn_exec *exec)
     weights w = {0};
     for (size_t i = 0; trn_graph_learning(graph, i, NULL); i++)
         w.count += trn_shape_count(trn_tensor_shape(trn_graph_learning(graph, i, NULL)));
-    float *at = w.values = malloc((size_t)w.count * sizeof *at);
+    float *at = w.values = malloc((size_t)(w.count + 1) * sizeof *at);
     assert_non_null(at);
     const trn_tensor *tensor;
     for (size_t i = 0; (tensor = trn_graph_learning(graph, i, &name)); i++) {
