@@ -102,18 +102,24 @@ static const char *format_amount(double amount, char out[32])
     return out;
 }
 
+/* "39.1/s  0:18 left" */
+static void format_pace(uint64_t done, uint64_t total, double elapsed, char out[80])
+{
+    char rate[32], left[32] = "--:--";
+    if (done) format_time(elapsed * (double)(total - done) / (double)done, left);
+    snprintf(out, 80, "%s/s  %s left", format_amount(elapsed > 0 ? (double)done / elapsed : 0, rate), left);
+}
+
 static void draw_bar(uint64_t done, uint64_t total, double elapsed)
 {
     enum { WIDTH = 24 };
-    char bar[WIDTH + 1], left[32] = "--:--";
+    char bar[WIDTH + 1], pace[80];
     double part = total ? (double)done / (double)total : 0;
     for (int i = 0; i < WIDTH; i++)
         bar[i] = i < (int)(part * WIDTH) ? '#' : '.';
     bar[WIDTH] = 0;
-    if (done) format_time(elapsed * (double)(total - done) / (double)done, left);
-    char rate[32];
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %s/s  %s left", console.stage, bar, part * 100,
-            format_amount(elapsed > 0 ? (double)done / elapsed : 0, rate), left);
+    format_pace(done, total, elapsed, pace);
+    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %s", console.stage, bar, part * 100, pace);
     fflush(stderr);
     console.line_open = done < total;
     if (!console.line_open) fputc('\n', stderr);
@@ -121,17 +127,19 @@ static void draw_bar(uint64_t done, uint64_t total, double elapsed)
 
 static void print_line(uint64_t done, uint64_t total, double elapsed)
 {
+    char pace[80];
+    format_pace(done, total, elapsed, pace);
     if (console.json)
         fprintf(stderr,
                 "{\"progress\": {\"stage\": \"%s\", \"done\": %llu, \"total\": %llu, \"seconds\": %.3f}}\n",
                 console.stage, (unsigned long long)done, (unsigned long long)total, elapsed);
     else
-        fprintf(stderr, "terrane: %s %llu of %llu, %.1f s\n", console.stage, (unsigned long long)done,
-                (unsigned long long)total, elapsed);
+        fprintf(stderr, "terrane: %s %llu of %llu, %.1f s, %s\n", console.stage, (unsigned long long)done,
+                (unsigned long long)total, elapsed, pace);
 }
 
 /* A bar redraws often; lines in a file come every ten seconds, those for machines twice a second. The end of
- * a stage always shows. */
+ * a stage shows, but in a file not of one that was over at once, as the epochs of a small training are. */
 static void report(void *user, const char *stage, uint64_t done, uint64_t total)
 {
     (void)user;
@@ -146,6 +154,7 @@ static void report(void *user, const char *stage, uint64_t done, uint64_t total)
     bool bar = console.terminal && !console.json;
     double pause = bar ? 0.1 : console.json ? 0.5 : 10;
     if (done && done < total && since < pause) return;
+    if (!bar && !console.json && done == total && elapsed < 1) return;
     console.last = now;
     if (bar)
         draw_bar(done, total, elapsed);

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <strings.h>
 
-#pragma weak trn_program_check /* until nn has it */
-
 /* ---- opening ---- */
 
 static trn_status check_numbers(const job_learning *what, trn_error *err)

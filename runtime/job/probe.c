@@ -6,9 +6,6 @@
 #include <string.h>
 
 #pragma weak trn_learn_features /* until learn has them */
-#pragma weak trn_probe_knn
-#pragma weak trn_probe_linear
-#pragma weak trn_probe_logistic
 
 enum { USUAL_BATCH = 32, MAX_BATCH = 4096 };
 

@@ -7,7 +7,6 @@
 
 #pragma weak trn_fit /* until learn has them */
 #pragma weak trn_fit_explain
-#pragma weak trn_program_check
 
 enum { MAX_FILES = 64, MAX_BATCH = 4096 };
 
