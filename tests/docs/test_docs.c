@@ -39,7 +39,7 @@ static void links_lead_somewhere(void **state)
     (void)state;
     const char *const documents[] = {"README.md",        "docs/architecture.md", "docs/recipes.md",
                                      "docs/glossary.md", "docs/scenes.md",       "docs/models.md",
-                                     "docs/data.md"};
+                                     "docs/data.md",     "docs/training.md"};
     for (size_t i = 0; i < TRN_COUNT(documents); i++) {
         char *text = read_source(documents[i]);
         for (char *link = strstr(text, "]("); link; link = strstr(link + 2, "](")) {

@@ -387,6 +387,33 @@ static void test_every_constructor_refuses(void **state)
     }
 }
 
+/* The examples of docs/training.md are recipes that load. */
+static void test_documented_examples(void **state)
+{
+    (void)state;
+    const char *root = getenv("TERRANE_SOURCE");
+    char *path = test_path(root ? root : ".", "docs/training.md");
+    trn_error err = {0};
+    char *text = trn_read_file(path, 1 << 20, NULL, &err);
+    if (!text) fail_msg("%s", err.message);
+    int count = 0;
+    for (char *code = strstr(text, "```lua\n"); code; code = strstr(code, "```lua\n"), count++) {
+        code += strlen("```lua\n");
+        char *end = strstr(code, "```");
+        assert_non_null(end);
+        trn_recipe *recipe = NULL;
+        trn_status status = trn_recipe_load_text("docs/training.md", code, (size_t)(end - code), NULL, 0,
+                                                 NULL, &recipe, &err);
+        assert_trn_ok(status, err);
+        assert_true(trn_recipe_probe(recipe) || trn_recipe_train(recipe));
+        trn_recipe_destroy(recipe);
+        code = end + 3;
+    }
+    assert_true(count >= 3);
+    free(text);
+    free(path);
+}
+
 /* The sandbox's limits hold while a network is built: with hardly any memory it fails cleanly. */
 static void test_every_memory_limit(void **state)
 {
@@ -420,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_network_as_head),
         cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_every_constructor_refuses),
+        cmocka_unit_test(test_documented_examples),
         cmocka_unit_test(test_every_memory_limit),
     };
     return cmocka_run_group_tests_name("recipes that learn", tests, NULL, NULL);
