@@ -3,6 +3,7 @@
 #define TEST_DATA_SAMPLES_H
 
 #include "test_support.h"
+#include "test_geobench.h"
 #include "data.h"
 
 #include <hdf5.h>
@@ -105,18 +106,6 @@ static inline void write_toy(const char *dir, size_t count)
     trn_text_free(&json);
     trn_text_free(&train);
     trn_text_free(&map);
-}
-
-/* "../shared/data/<name>", or NULL when it is not there. malloc'd. */
-static inline char *shared_data(const char *name)
-{
-    const char *shared = getenv("TERRANE_SHARED");
-    char relative[160];
-    snprintf(relative, sizeof relative, "data/%s", name);
-    char *path = test_path(shared ? shared : "../shared", relative);
-    if (trn_path_is_dir(path)) return path;
-    free(path);
-    return NULL;
 }
 
 #endif

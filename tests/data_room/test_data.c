@@ -253,40 +253,6 @@ static void reads_several_labels(void **state)
 
 /* ---- real samples ---- */
 
-/* A folder with links to the samples that are there and a partition of its own; "label_map.json" is absent.
- */
-static char *link_samples(const char *name)
-{
-    char relative[128];
-    snprintf(relative, sizeof relative, "geobench/%s", name);
-    char *from = shared_data(relative);
-    if (!from) {
-        print_message("[  NOTE    ] no %s beside the checkout\n", relative);
-        return NULL;
-    }
-    char *dir = strdup(test_temp_dir()), **names;
-    size_t count;
-    trn_error err = {0};
-    trn_text list = {0};
-    assert_trn_ok(trn_list_dir(from, &names, &count, &err), err);
-    for (size_t i = 0; i < count; i++) {
-        char *source = test_path(from, names[i]), *target = test_path(dir, names[i]);
-        if (strcmp(names[i], "default_partition.json")) assert_int_equal(symlink(source, target), 0);
-        if (trn_ends_with(names[i], ".hdf5"))
-            trn_text_printf(&list, "%s\"%.*s\"", list.length ? "," : "", (int)strlen(names[i]) - 5, names[i]);
-        free(source);
-        free(target);
-    }
-    trn_text json = {0};
-    trn_text_printf(&json, "{\"train\": [%s], \"valid\": [], \"test\": []}", trn_text_get(&list));
-    write_text(dir, "default_partition.json", trn_text_get(&json));
-    trn_text_free(&json);
-    trn_text_free(&list);
-    trn_names_free(names, count);
-    free(from);
-    return dir;
-}
-
 static const trn_data_band *band_stored(const trn_dataset_info *info, const char *stored, size_t *at)
 {
     for (*at = 0; *at < info->band_count; ++*at)
@@ -307,7 +273,7 @@ static double mean_of(const float *pixels, size_t area)
 static void reads_real_eurosat(void **state)
 {
     (void)state;
-    char *dir = link_samples("eurosat");
+    char *dir = test_geobench_folder("eurosat");
     if (!dir) skip();
     trn_error err = {0};
     trn_dataset *dataset = open_dataset(dir, &(trn_dataset_options){.name = "m-eurosat"});
@@ -348,7 +314,7 @@ static void reads_real_eurosat(void **state)
 static void reads_real_brick_kilns(void **state)
 {
     (void)state;
-    char *dir = link_samples("brick_kiln_v1.0");
+    char *dir = test_geobench_folder("brick_kiln_v1.0");
     if (!dir) skip();
     trn_dataset *dataset = open_dataset(dir, &(trn_dataset_options){.name = "m-brick-kiln"});
     const trn_dataset_info *info = trn_dataset_get_info(dataset);
@@ -378,7 +344,7 @@ static void reads_real_masks(void **state)
         {"southAfricaCropType", "m-SA-crop-type", "11 - SWIR", 13, 10, 99.1764, 2.1669},
     };
     for (size_t s = 0; s < TRN_COUNT(sets); s++) {
-        char *dir = link_samples(sets[s].folder);
+        char *dir = test_geobench_folder(sets[s].folder);
         if (!dir) skip();
         trn_dataset *dataset = open_dataset(dir, &(trn_dataset_options){.name = sets[s].name});
         const trn_dataset_info *info = trn_dataset_get_info(dataset);
@@ -405,8 +371,8 @@ static void reads_real_masks(void **state)
 static void real_folders_as_they_are(void **state)
 {
     (void)state;
-    char *brick = shared_data("geobench/brick_kiln_v1.0"),
-         *crops = shared_data("geobench/southAfricaCropType");
+    char *brick = test_shared_data("geobench/brick_kiln_v1.0"),
+         *crops = test_shared_data("geobench/southAfricaCropType");
     if (!brick || !crops) skip();
     trn_error err = {0};
     trn_dataset *dataset;
@@ -424,7 +390,7 @@ static void real_folders_as_they_are(void **state)
 static void reads_a_folder_of_images(void **state)
 {
     (void)state;
-    char *dir = shared_data("eurosat-rgb");
+    char *dir = test_shared_data("eurosat-rgb");
     if (!dir) skip();
     trn_error err = {0};
     trn_dataset *dataset = open_dataset(dir, NULL);

@@ -122,9 +122,10 @@ static void batches_hold_what_the_dataset_does(void **state)
             size_t area = TOY_HEIGHT * TOY_WIDTH;
             assert_int_equal(batch.samples[s], chosen[2 * b + s]);
             for (size_t i = 0; i < TOY_BANDS * area; i++) {
+                size_t band = i / area;
                 float value = sample_value(batch.samples[s], i / area, (int)(i % area) / TOY_WIDTH,
                                            (int)(i % area) % TOY_WIDTH);
-                double mean = 1 + 2.0 * (double)(i / area), std = 2 + 2.0 * (double)(i / area);
+                double mean = 1 + 2.0 * (double)band, std = 2 + 2.0 * (double)band;
                 assert_true(batch.pixels[s * TOY_BANDS * area + i] == (float)((value - mean) * (1 / std)));
             }
         }
@@ -309,7 +310,7 @@ static void impossible_batches_are_refused(void **state)
 static void real_images_in_batches(void **state)
 {
     (void)state;
-    char *dir = shared_data("eurosat-rgb");
+    char *dir = test_shared_data("eurosat-rgb");
     if (!dir) skip();
     trn_error err = {0};
     trn_dataset *dataset;
@@ -336,6 +337,58 @@ static void real_images_in_batches(void **state)
     free(dir);
 }
 
+/* Real chips with their masks, cut and turned at random: what a segmentation learns from. */
+static void real_masks_in_batches(void **state)
+{
+    (void)state;
+    enum { SIDE = 256, CUT = 224 };
+    static const char *const folders[] = {"cvpr_chesapeake_landcover", "southAfricaCropType"};
+    static const char *const bands[] = {"red", "green", "blue"};
+    trn_error err = {0};
+    float *pixels = calloc(3 * SIDE * SIDE, sizeof *pixels), *cut = calloc(3 * CUT * CUT, sizeof *cut);
+    int32_t *mask = calloc(SIDE * SIDE, sizeof *mask), *cut_mask = calloc(CUT * CUT, sizeof *cut_mask);
+    for (size_t f = 0; f < TRN_COUNT(folders); f++) {
+        char *dir = test_geobench_folder(folders[f]);
+        if (!dir) break;
+        trn_dataset *dataset;
+        trn_dataset_options open = {.bands = bands, .band_count = 3};
+        assert_trn_ok(trn_dataset_open(dir, &open, &dataset, &err), err);
+        trn_batches_options options = {.batch = 2, .shuffle = true, .seed = 4};
+        options.transform = (trn_transform){.crop_height = CUT,
+                                            .crop_width = CUT,
+                                            .random_crop = true,
+                                            .flip_x = 0.5,
+                                            .flip_y = 0.5,
+                                            .rotate = true};
+        trn_batches *batches = open_batches(dataset, &options);
+        trn_batch batch;
+        size_t seen = 0;
+        assert_trn_ok(trn_batches_start(batches, 1, &err), err);
+        for (;; seen += batch.count) {
+            assert_trn_ok(trn_batches_next(batches, &batch, &err), err);
+            if (!batch.count) break;
+            assert_int_equal(batch.label_count, CUT * CUT);
+            for (size_t i = 0; i < batch.count; i++) {
+                size_t sample = batch.samples[i];
+                assert_trn_ok(trn_dataset_read(dataset, TRN_SPLIT_TRAIN, sample, pixels, mask, &err), err);
+                assert_trn_ok(trn_transform_apply(&options.transform, 4, 1, sample, 3, SIDE, SIDE, pixels,
+                                                  mask, cut, cut_mask, &err),
+                              err);
+                assert_memory_equal(batch.pixels + i * 3 * CUT * CUT, cut, 3 * CUT * CUT * sizeof *cut);
+                assert_memory_equal(batch.labels + i * CUT * CUT, cut_mask, CUT * CUT * sizeof *cut_mask);
+            }
+        }
+        assert_int_equal(seen, 3);
+        trn_batches_close(batches);
+        trn_dataset_close(dataset);
+        free(dir);
+    }
+    free(pixels);
+    free(cut);
+    free(mask);
+    free(cut_mask);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +400,7 @@ int main(void)
         cmocka_unit_test(cancelling_ends_an_epoch),
         cmocka_unit_test(impossible_batches_are_refused),
         cmocka_unit_test(real_images_in_batches),
+        cmocka_unit_test(real_masks_in_batches),
     };
     return cmocka_run_group_tests_name("data_batches", tests, NULL, NULL);
 }

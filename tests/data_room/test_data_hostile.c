@@ -1,5 +1,6 @@
 /* Files that are damaged or lie: one clear error each, and nothing read that should not be. */
 #include "samples.h"
+#include "test_raster.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -470,7 +471,7 @@ static void tables_that_are_wrong(void **state)
 static void truncated_images_are_named(void **state)
 {
     (void)state;
-    char *from = shared_data("eurosat-rgb/Forest");
+    char *from = test_shared_data("eurosat-rgb/Forest");
     if (!from) skip();
     char *dir = strdup(test_temp_dir()), **names;
     size_t count, size;
@@ -498,6 +499,38 @@ static void truncated_images_are_named(void **state)
     free(dir);
 }
 
+/* Files of their own size or bands, after a first image that sets them. */
+static void images_that_differ_are_named(void **state)
+{
+    (void)state;
+    static const test_raster rasters[] = {{4, 4, 2, TEST_RASTER_U8, NULL, 0, NULL},
+                                          {5, 4, 2, TEST_RASTER_U8, NULL, 0, NULL},
+                                          {4, 4, 1, TEST_RASTER_U8, NULL, 0, NULL}};
+    static const char *const names[] = {"first.tif", "wide.tif", "grey.tif"};
+    char *dir = strdup(test_temp_dir());
+    for (size_t i = 0; i < TRN_COUNT(names); i++) {
+        char *path = test_path(dir, names[i]);
+        test_raster_write(path, &rasters[i]);
+        free(path);
+    }
+    write_text(dir, "split.csv", "path,label,split\nfirst.tif,0,train\nwide.tif,1,train\ngrey.tif,0,valid\n");
+    trn_error err = {0};
+    trn_dataset *dataset;
+    assert_trn_ok(trn_dataset_open(dir, NULL, &dataset, &err), err);
+    float pixels[2 * 5 * 4];
+    assert_trn_ok(trn_dataset_read(dataset, TRN_SPLIT_TRAIN, 0, pixels, NULL, &err), err);
+    assert_trn_fails(trn_dataset_read(dataset, TRN_SPLIT_TRAIN, 1, pixels, NULL, &err), TRN_ERR_FORMAT, err,
+                     "train sample 'wide.tif': it has 4 x 5 pixels, the first sample 4 x 4");
+    assert_trn_fails(trn_dataset_read(dataset, TRN_SPLIT_VALID, 0, pixels, NULL, &err), TRN_ERR_FORMAT, err,
+                     "valid sample 'grey.tif': it has 1 bands and no '2'");
+    assert_trn_fails(trn_dataset_check_split(dataset, TRN_SPLIT_VALID, NULL, &err), TRN_ERR_FORMAT, err,
+                     "has no sample of class 1 (1) in split valid");
+    assert_trn_fails(trn_dataset_check_split(dataset, TRN_SPLIT_TEST, NULL, &err), TRN_ERR_FORMAT, err,
+                     "has no samples in split test");
+    trn_dataset_close(dataset);
+    free(dir);
+}
+
 /* Whatever happened, nothing of libhdf5's is open. (Damaged files may leave memory of its own behind.) */
 static int nothing_is_open(void **state)
 {
@@ -517,6 +550,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(damaged_samples_do_no_harm),
         cmocka_unit_test(tables_that_are_wrong),
         cmocka_unit_test(truncated_images_are_named),
+        cmocka_unit_test(images_that_differ_are_named),
     };
     return cmocka_run_group_tests_name("data_hostile", tests, NULL, nothing_is_open);
 }
