@@ -1,7 +1,7 @@
-/* terrane bench: seconds of one encoder on this device, with synthetic weights, so that nothing is
- * downloaded. */
+/* terrane bench: seconds of one encoder on this device, or of a step of its training, with synthetic weights,
+ * so that nothing is downloaded. */
+#include "bench.h"
 #include "command.h"
-#include "graph.h"
 
 #include <stdlib.h>
 
@@ -10,6 +10,7 @@ typedef struct bench_values {
     const char *device, *model;
     text_list config;
     int batch, runs, dates;
+    bool training, recompute;
 } bench_values;
 
 #define AT(member) offsetof(bench_values, member)
@@ -39,6 +40,15 @@ static const trn_option options[] = {
      .min = 1,
      .max = 1000,
      .initial = 5},
+    {.name = "training",
+     .kind = OPTION_FLAG,
+     .offset = AT(training),
+     .help = "also times a training step: the encoder, a linear head over its mean, cross entropy, all "
+             "gradients, AdamW"},
+    {.name = "recompute",
+     .kind = OPTION_FLAG,
+     .offset = AT(recompute),
+     .help = "of training: values within blocks are computed again for the gradients, which saves memory"},
     OPTION_DEVICE(AT(device)),
     {.name = NULL},
 };
@@ -53,7 +63,8 @@ typedef struct bench {
     float *image;
     int64_t image_count;
     size_t dates;
-    double *seconds;
+    double *seconds, *step_seconds; /* sorted; of forward runs, and of training steps */
+    bench_training training;
 } bench;
 
 static trn_status create_encoder(bench *b, const bench_values *values, trn_error *err)
@@ -99,26 +110,74 @@ static trn_status build(bench *b, int batch, trn_error *err)
     return status == TRN_OK ? trn_exec_set(b->exec, "image", b->image, err) : status;
 }
 
+static trn_status create_training(bench *b, const bench_values *values, trn_error *err)
+{
+    trn_status status =
+        bench_training_create(b->encoder, b->gpu, values->batch, values->recompute, &b->training, err);
+    return status == TRN_OK ? trn_exec_set(b->training.exec, "image", b->image, err) : status;
+}
+
 static int compare_seconds(const void *x, const void *y)
 {
     double a = *(const double *)x, b = *(const double *)y;
     return (a > b) - (a < b);
 }
 
-/* Sorted times of the runs after a first one, in which the driver compiles and submissions are measured. */
+static trn_status timed_run(trn_exec *exec, double *seconds, trn_error *err)
+{
+    uint64_t start = trn_now_ns();
+    trn_status status = trn_exec_run(exec, &console_hooks()->progress, err);
+    *seconds = (double)(trn_now_ns() - start) * 1e-9;
+    return status;
+}
+
+/* Sorted times of the runs after a first one, in which the driver compiles and submissions are measured.
+ * Forward runs and training steps take turns, so that both have the same share of what else the machine does.
+ */
 static trn_status measure(bench *b, int runs, trn_error *err)
 {
-    const trn_progress *progress = &console_hooks()->progress;
+    trn_exec *step = b->training.exec;
+    trn_status status = TRN_OK;
+    double first;
     b->seconds = calloc((size_t)runs, sizeof *b->seconds);
-    if (!b->seconds) return trn_fail_memory(err, (size_t)runs * sizeof *b->seconds, "the times");
-    trn_status status = trn_exec_run(b->exec, progress, err);
-    for (int i = 0; status == TRN_OK && i < runs; i++) {
-        uint64_t start = trn_now_ns();
-        status = trn_exec_run(b->exec, progress, err);
-        b->seconds[i] = (double)(trn_now_ns() - start) * 1e-9;
+    b->step_seconds = calloc((size_t)runs, sizeof *b->step_seconds);
+    if (!b->seconds || !b->step_seconds)
+        return trn_fail_memory(err, (size_t)runs * sizeof *b->seconds, "the times");
+    for (int i = -1; status == TRN_OK && i < runs; i++) {
+        status = timed_run(b->exec, i < 0 ? &first : &b->seconds[i], err);
+        if (status == TRN_OK && step) status = timed_run(step, i < 0 ? &first : &b->step_seconds[i], err);
     }
     qsort(b->seconds, (size_t)runs, sizeof *b->seconds, compare_seconds);
+    qsort(b->step_seconds, (size_t)runs, sizeof *b->step_seconds, compare_seconds);
     return status;
+}
+
+/* Device memory of an executable: weights, states, values. */
+static uint64_t device_bytes(const trn_exec *exec)
+{
+    trn_exec_summary sum = trn_exec_summarize(exec);
+    return sum.loading_bytes + sum.arena_bytes;
+}
+
+static void report_training(const bench *b, const bench_values *values, trn_text *out)
+{
+    double forward = b->seconds[values->runs / 2], step = b->step_seconds[values->runs / 2];
+    uint64_t bytes = device_bytes(b->training.exec), forward_bytes = device_bytes(b->exec);
+    char text[2][32];
+    if (values->common.json) {
+        trn_text_printf(out,
+                        "\"step_seconds_median\": %.6g, \"step_seconds_min\": %.6g, "
+                        "\"forward_seconds_median\": %.6g, \"ratio\": %.4g, \"device_bytes\": %llu, "
+                        "\"forward_device_bytes\": %llu, \"recompute\": %s, ",
+                        step, b->step_seconds[0], forward, step / forward, (unsigned long long)bytes,
+                        (unsigned long long)forward_bytes, values->recompute ? "true" : "false");
+        return;
+    }
+    trn_text_printf(out,
+                    "training step%s: median %.4g s, fastest %.4g s, %.3g times the forward pass; device "
+                    "memory %s, of the forward pass %s\n",
+                    values->recompute ? ", blocks recomputed" : "", step, b->step_seconds[0], step / forward,
+                    trn_format_bytes(bytes, text[0]), trn_format_bytes(forward_bytes, text[1]));
 }
 
 static void report(const bench *b, const bench_values *values, trn_text *out)
@@ -135,6 +194,7 @@ static void report(const bench *b, const bench_values *values, trn_text *out)
                         "\"images_per_second\": %.6g, \"gflop\": %.6g, \"memory_bytes\": %llu, ",
                         values->batch, b->dates, median / values->batch, median, b->seconds[0], images,
                         sum.flops * 1e-9, (unsigned long long)memory);
+        if (values->training) report_training(b, values, out);
         trn_text_add(out, "\"device\": ");
         trn_text_json(out, trn_gpu_info(b->gpu)->name);
         trn_text_add(out, ", \"precision\": \"float32\"}\n");
@@ -147,10 +207,12 @@ static void report(const bench *b, const bench_values *values, trn_text *out)
     trn_text_printf(out, "%.4g s per image, %.4g images/s, ", median / values->batch, images);
     trn_text_printf(out, "%.4g GFLOP/s, device memory %s\n", sum.flops / median * 1e-9,
                     trn_format_bytes(memory, bytes));
+    if (values->training) report_training(b, values, out);
 }
 
 static void destroy(bench *b)
 {
+    bench_training_destroy(&b->training);
     trn_exec_destroy(b->exec);
     trn_graph_destroy(b->graph);
     trn_encoder_destroy(b->encoder);
@@ -158,6 +220,7 @@ static void destroy(bench *b)
     trn_gpu_close(b->gpu);
     free(b->image);
     free(b->seconds);
+    free(b->step_seconds);
     trn_arena_destroy(b->arena);
 }
 
@@ -167,11 +230,14 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     const bench_values *values = user;
     if (!values->model)
         return trn_fail(err, TRN_ERR_ARGUMENT, "bench wants --model NAME; see terrane models");
+    if (values->recompute && !values->training)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "--recompute is a way of training: add --training");
     bench b = {0};
     trn_text out = {0};
     trn_status status = create_encoder(&b, values, err);
     if (status == TRN_OK) status = device_open(values->device, &b.gpu, err);
     if (status == TRN_OK) status = build(&b, values->batch, err);
+    if (status == TRN_OK && values->training) status = create_training(&b, values, err);
     if (status == TRN_OK) status = measure(&b, values->runs, err);
     if (status == TRN_OK) {
         report(&b, values, &out);
@@ -184,12 +250,15 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
 
 const trn_command bench_command = {
     .name = "bench",
-    .usage = "bench --model NAME [--batch N] [--dates N] [--runs N] [--json]",
+    .usage = "bench --model NAME [--batch N] [--dates N] [--runs N] [--training [--recompute]] [--json]",
     .summary = "times an encoder with synthetic weights",
     .details =
         "Builds the encoder at its natural window with made-up weights, pooled, and times whole runs on the "
-        "device (upload and readback left out). The first run is not counted: drivers compile in it.",
-    .example = "  terrane bench --model mae-vit-base\n  terrane bench --model dinov2-small --batch 8 --json",
+        "device (upload and readback left out). The first run is not counted: drivers compile in it. With "
+        "--training, training steps and forward passes take turns, and the time of a step is also told as "
+        "a multiple of the pass.",
+    .example = "  terrane bench --model mae-vit-base\n  terrane bench --model dinov2-small --batch 8 --json\n"
+               "  terrane bench --model hiera-tiny --batch 8 --training --recompute",
     .options = options,
     .values_size = sizeof(bench_values),
     .run = run,
