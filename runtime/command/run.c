@@ -97,7 +97,7 @@ static void put_place(const trn_recipe *recipe, const blamed *fault, trn_error *
 }
 
 /* A copy of the job that the recipe ends with. */
-static void take_job(const trn_recipe *recipe, any_job *job)
+static trn_status take_job(const trn_recipe *recipe, any_job *job, trn_error *err)
 {
     const trn_embed_job *embed = trn_recipe_job(recipe);
     const trn_reconstruct_job *reconstruct = trn_recipe_reconstruct(recipe);
@@ -107,22 +107,25 @@ static void take_job(const trn_recipe *recipe, any_job *job)
     if (reconstruct) *job = (any_job){&reconstruct_kind, {.reconstruct = *reconstruct}};
     if (probe) *job = (any_job){&probe_kind, {.probe = *probe}};
     if (train) *job = (any_job){&train_kind, {.train = *train}};
+    if (embed || reconstruct || probe || train) return TRN_OK;
+    return trn_fail(err, TRN_ERR_INTERNAL, "the recipe ends with no job");
 }
 
 static trn_status run_recipe(const run_values *values, const trn_recipe *recipe, const trn_job_hooks *hooks,
                              trn_error *err)
 {
     any_job job;
+    trn_status status = take_job(recipe, &job, err);
+    if (status != TRN_OK) return status;
     char *folder = values->out ? NULL : default_folder(values->common.words.items[0]);
     if (!values->out && !folder) return trn_fail_memory(err, 0, "the name of the output folder");
-    take_job(recipe, &job);
     job.kind->settle(&job, values->out ? values->out : folder, values->memory_limit);
     job_request request = {.job = &job,
                            .hooks = hooks,
                            .device = values->device,
                            .explain = values->explain,
                            .json = values->common.json};
-    trn_status status = job_request_run(&request, err);
+    status = job_request_run(&request, err);
     free(folder);
     return status;
 }
@@ -131,8 +134,8 @@ static trn_status check_recipe(const run_values *values, const trn_recipe *recip
                                trn_error *err)
 {
     any_job job;
-    take_job(recipe, &job);
-    trn_status status = job.kind->check(&job, hooks, err);
+    trn_status status = take_job(recipe, &job, err);
+    if (status == TRN_OK) status = job.kind->check(&job, hooks, err);
     if (status != TRN_OK) return status;
     trn_text out = {0};
     if (values->common.json) {

@@ -259,17 +259,18 @@ static trn_status check_wish(const trn_job_encoder *wish, trn_error *err)
 static trn_status plan_head(job_dataset *data, trn_error *err)
 {
     const trn_head_desc *head = data->what.head;
-    bool dense = trn_dataset_get_info(data->all)->task == TRN_TASK_SEGMENTATION;
+    const trn_dataset_info *info = trn_dataset_get_info(data->all);
+    bool dense = info->task == TRN_TASK_SEGMENTATION;
     if (!head && dense)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "'%s' is a dataset for segmentation: probes learn classes of whole samples",
-                        data->plan.info->name);
+                        info->name);
     bool maps_only = head && (head->kind == TRN_HEAD_FCN || head->kind == TRN_HEAD_UPERNET);
     bool attends = head && head->kind == TRN_HEAD_ATTENTION;
     if ((dense && attends) || (!dense && maps_only))
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "'%s' is a dataset for %s, and the head gives %s: choose another head",
-                        data->plan.info->name, dense ? "segmentation" : "classes of whole samples",
+                        info->name, dense ? "segmentation" : "classes of whole samples",
                         dense ? "one class of a whole sample" : "a class for each pixel");
     /* a network of one's own takes what the encoders are told to give */
     bool own = head && head->kind == TRN_HEAD_PROGRAM, pools = false;

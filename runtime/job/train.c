@@ -62,17 +62,14 @@ static trn_status check_against_data(const train_run *run, trn_error *err)
 
 /* ---- the fit ---- */
 
-/* What a checkpoint must agree with beside the model and the samples: settings of the data that change what
- * is fed. */
+/* What a checkpoint must agree with and trn_fit does not see: how pixels and labels are read. */
 static void describe(train_run *run)
 {
     const trn_job_dataset *wish = &run->job->data;
     trn_text *text = &run->description;
-    trn_text_printf(text, "resize %d%s, crop %d, flips %a %a, turned %d\n", wish->resize,
-                    wish->antialias ? " antialiased" : "", wish->crop, wish->flip_x, wish->flip_y,
-                    wish->rotate);
-    trn_text_printf(text, "at most %zu %zu %zu samples, chip %d, date %d\n", wish->limit[TRN_SPLIT_TRAIN],
-                    wish->limit[TRN_SPLIT_VALID], wish->limit[TRN_SPLIT_TEST], wish->chip, wish->date);
+    if (wish->antialias) trn_text_printf(text, "resized to %d with a wider filter\n", wish->resize);
+    if (wish->date) trn_text_printf(text, "date %d\n", wish->date);
+    if (wish->labels) trn_text_printf(text, "chips of %d pixels\n", run->data.info->width);
     if (wish->has_fill) trn_text_printf(text, "filled with %a\n", wish->fill);
     if (wish->has_ignore) trn_text_printf(text, "label %d ignored\n", wish->ignore);
 }
