@@ -400,7 +400,10 @@ trn_status fit_best_write(fit *f, const fit_scores *scores, trn_error *err)
                            NULL};
     trn_status status = write_tensors(f, f->best_path, true, pairs, err);
     if (status == TRN_OK) status = write_encoders(f, pairs, err);
-    return status == TRN_OK ? TRN_OK : trn_wrap(err, "the best weights cannot be kept");
+    if (status == TRN_OK) return TRN_OK;
+    if (!f->has_last) return trn_wrap(err, "the best weights cannot be written");
+    return trn_wrap(err, "the best weights cannot be written; the checkpoint of step %lld is kept",
+                    (long long)f->last_step);
 }
 
 trn_status fit_best_read(fit *f, trn_error *err)
