@@ -60,11 +60,13 @@ static bool neck_fits(const trn_scope *scope, trn_tensor *const levels[TRN_PYRAM
         if (!levels[i]) return false;
     bool halves = trn_tensor_dim(levels[3], 2) >= 2 && trn_tensor_dim(levels[3], 3) >= 2;
     if (trn_tensor_dim(levels[0], 1) % 4 == 0 && trn_tensor_dim(levels[1], 1) % 2 == 0 && halves) return true;
-    trn_graph_fail(scope->graph,
-                   "%sneck: the first map's channels must be divisible by 4, the second's by 2, and the last "
-                   "map at least 2 x 2: they are %s and %s",
-                   scope->prefix, trn_shape_text(trn_tensor_shape(levels[0]), text[0]),
-                   trn_shape_text(trn_tensor_shape(levels[3]), text[1]));
+    trn_graph_scope(scope->graph, scope->prefix);
+    trn_graph_fail(
+        scope->graph,
+        "pyramid: the first map's channels must be divisible by 4, the second's by 2, and the last map at "
+        "least 2 x 2: they are %s and %s",
+        trn_shape_text(trn_tensor_shape(levels[0]), text[0]),
+        trn_shape_text(trn_tensor_shape(levels[3]), text[1]));
     return false;
 }
 

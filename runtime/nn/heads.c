@@ -32,6 +32,7 @@ static trn_tensor *fail_head(const head *h, const char *why)
 {
     trn_text features = {0};
     describe_features(h->in, &features);
+    trn_graph_scope(h->graph, NULL);
     trn_graph_fail(h->graph, "head '%s': %s (its features: %s)", kind_names[h->desc->kind], why,
                    trn_text_get(&features));
     trn_text_free(&features);

@@ -20,14 +20,14 @@ static bool chance_fits(const trn_scope *scope, const char *name, const trn_tens
     char text[128];
     if (!x) return false;
     int64_t rows = trn_tensor_dim(x, 0), batch = trn_tensor_dim(scope->training->counters, 0);
+    trn_graph_scope(scope->graph, scope->prefix);
     if (!(rate >= 0 && rate < 1)) {
-        trn_graph_fail(scope->graph, "%s%s: a rate is at least 0 and below 1, not %g", scope->prefix, name,
-                       (double)rate);
+        trn_graph_fail(scope->graph, "%s: a rate is at least 0 and below 1, not %g", name, (double)rate);
         return false;
     }
     if (batch >= 1 && rows % batch == 0) return true;
-    trn_graph_fail(scope->graph, "%s%s: %s is not of the %lld samples that have counters", scope->prefix,
-                   name, trn_shape_text(trn_tensor_shape(x), text), (long long)batch);
+    trn_graph_fail(scope->graph, "%s: %s is not of the %lld samples that have counters", name,
+                   trn_shape_text(trn_tensor_shape(x), text), (long long)batch);
     return false;
 }
 
@@ -46,7 +46,6 @@ static trn_tensor *numbers_of(const trn_scope *scope, const char *name, int64_t 
 {
     const trn_training *training = scope->training;
     int64_t batch = trn_tensor_dim(training->counters, 0);
-    trn_graph_scope(scope->graph, scope->prefix);
     return trn_random_uniform(scope->graph, training->counters, training->seed, stream_of(scope, name),
                               TRN_SHAPE(batch, each));
 }
@@ -121,17 +120,16 @@ static void move_towards(trn_graph *graph, trn_tensor *running, trn_tensor *valu
     trn_update(graph, running, trn_add(graph, kept, trn_affine(graph, value, momentum * factor, 0)));
 }
 
-static trn_tensor *by_batch(const trn_scope *scope, trn_tensor *x, const norm_parts *parts)
+static trn_tensor *by_batch(trn_graph *graph, trn_tensor *x, const norm_parts *parts)
 {
-    trn_graph *graph = scope->graph;
     char text[128];
     const trn_shape *shape = trn_tensor_shape(x);
     int64_t values = trn_shape_count(shape) / shape->dim[1];
     if (values < 2)
         return trn_graph_fail(graph,
-                              "%s: a batch norm that trains needs more than one value of each channel, and "
+                              "batch_norm: to train, it needs more than one value of each channel, and "
                               "gets %s: train with batches of two samples or more, or fix the norms",
-                              scope->prefix, trn_shape_text(shape, text));
+                              trn_shape_text(shape, text));
     trn_tensor *mean = channel_mean(graph, x);
     trn_tensor *centred = trn_sub(graph, x, beside(graph, mean, x));
     trn_tensor *variance = channel_mean(graph, trn_unary(graph, "square", centred));
@@ -150,19 +148,19 @@ static trn_tensor *batch_norm(const trn_scope *scope, const char *name, trn_tens
     if (!x) return NULL;
     const trn_shape *shape = trn_tensor_shape(x);
     trn_scope inner = trn_scope_enter(scope, "%s", name);
+    trn_graph_scope(scope->graph, inner.prefix);
     if (shape->ndim < 2)
-        return trn_graph_fail(scope->graph, "%s: a batch norm takes [B,C,..], not %s", inner.prefix,
+        return trn_graph_fail(scope->graph, "batch_norm: it takes [B,C,..], not %s",
                               trn_shape_text(shape, text));
     trn_shape each = TRN_SHAPE(shape->dim[1]);
     bool trains = scope->training && !scope->training->fixed_norm;
-    trn_graph_scope(scope->graph, inner.prefix);
     if (weights) {
         parts->weight = trn_scope_param(&inner, "weight", each);
         parts->bias = trn_scope_param(&inner, "bias", each);
     }
     parts->mean = trn_scope_state(&inner, "running_mean", each, trains);
     parts->variance = trn_scope_state(&inner, "running_var", each, trains);
-    if (trains) return by_batch(&inner, x, parts);
+    if (trains) return by_batch(scope->graph, x, parts);
     return trn_batch_norm_eval(scope->graph, x, parts->mean, parts->variance, parts->weight, parts->bias,
                                parts->eps);
 }

@@ -246,7 +246,7 @@ static void test_batch_norm_of_one_value(void **state)
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(1, CHANNELS, 1, 1));
     assert_null(trn_nn_batch_norm(&scope, "bn", x, 1e-5F, 0.1F));
     assert_trn_fails(trn_graph_status(graph, &err), TRN_ERR_ARGUMENT, err,
-                     "bn.: a batch norm that trains needs more than one value of each channel");
+                     "bn.batch_norm: to train, it needs more than one value of each channel");
     trn_graph_destroy(graph);
 }
 
