@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#pragma weak trn_learn_features /* until learn has them */
-
 enum { USUAL_BATCH = 32, MAX_BATCH = 4096 };
 
 typedef struct probe_run {

@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#pragma weak trn_fit /* until learn has them */
-#pragma weak trn_fit_explain
-
 enum { MAX_FILES = 64, MAX_BATCH = 4096 };
 
 typedef struct train_run {

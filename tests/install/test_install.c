@@ -1,5 +1,6 @@
-/* What `cmake --install` puts into a prefix serves others: headers compile alone, docs/embed.c builds and
- * runs by pkg-config and by find_package, the command finds its library. */
+/* What `cmake --install` puts into a prefix serves others: headers compile alone, docs/embed.c and
+ * docs/probe.c build and run by pkg-config and by find_package, the command finds its library. */
+#include "test_images.h"
 #include "test_support.h"
 #include "models.h"
 
@@ -67,6 +68,21 @@ static void check_embed(const char *program)
     free(picture);
 }
 
+/* Runs a probe program on a folder of images: colours are told apart. */
+static void check_probe(const char *program)
+{
+    double neighbours = 0, logistic = 0;
+    char *folder = test_path(prefix, "images");
+    trn_error err = {0};
+    assert_trn_ok(trn_make_dirs(folder, &err), err);
+    test_images_write(folder, &(test_images){.side = 32, .classes = 3, .train = 6, .valid = 2, .test = 4});
+    char *output = run_ok("cd '%s' && '%s' '%s' rcf", folder, program, folder);
+    if (sscanf(output, "knn5 %lf logistic %lf", &neighbours, &logistic) != 2) fail_msg("%s", output);
+    assert_true(neighbours > 0.9 && logistic > 0.9);
+    free(output);
+    free(folder);
+}
+
 static void test_headers_alone(void **state)
 {
     (void)state;
@@ -98,14 +114,21 @@ static void test_command(void **state)
 static void test_pkg_config(void **state)
 {
     (void)state;
-    char *program = test_path(prefix, "embed-pkg-config");
-    free(run_ok("export PKG_CONFIG_PATH='%s/%s/pkgconfig'; '%s' -std=c11 -Wall -Wextra -Werror %s "
-                "'%s/docs/embed.c' -o '%s'"
-                " $('%s' %s --cflags --libs terrane) -Wl,-rpath,'%s/%s'",
-                prefix, INSTALL_LIB, INSTALL_CC, INSTALL_CFLAGS, getenv("TERRANE_SOURCE"), program,
-                INSTALL_PKG_CONFIG, INSTALL_PKG_CONFIG_OPTIONS, prefix, INSTALL_LIB));
-    check_embed(program);
-    free(program);
+    static const struct {
+        const char *name;
+        void (*check)(const char *program);
+    } examples[] = {{"embed", check_embed}, {"probe", check_probe}};
+    for (size_t i = 0; i < TRN_COUNT(examples); i++) {
+        char *program = test_path(prefix, examples[i].name);
+        free(run_ok("export PKG_CONFIG_PATH='%s/%s/pkgconfig'; '%s' -std=c11 -Wall -Wextra -Werror %s "
+                    "'%s/docs/%s.c' -o '%s'"
+                    " $('%s' %s --cflags --libs terrane) -Wl,-rpath,'%s/%s'",
+                    prefix, INSTALL_LIB, INSTALL_CC, INSTALL_CFLAGS, getenv("TERRANE_SOURCE"),
+                    examples[i].name, program, INSTALL_PKG_CONFIG, INSTALL_PKG_CONFIG_OPTIONS, prefix,
+                    INSTALL_LIB));
+        examples[i].check(program);
+        free(program);
+    }
 }
 
 static void test_find_package(void **state)
