@@ -123,10 +123,11 @@ typedef struct trn_logistic_options {
      * and then all training samples are fitted with it. */
     const double *grid;
     size_t grid_count;
-    bool standardize;   /* features to mean 0 and deviation 1 of the training set */
-    bool refit;         /* on train and valid together, with the chosen C */
-    int max_iterations; /* of L-BFGS; 0: 200 */
-    double tolerance;   /* largest component of the gradient / samples; 0: 1e-6 */
+    bool standardize; /* features to mean 0 and deviation 1 of the training set */
+    bool refit;       /* on train and valid together, with the chosen C */
+    /* of L-BFGS for each C; with the chosen one it may go ten times as far; 0: 200 */
+    int max_iterations;
+    double tolerance; /* largest component of the gradient / samples; 0: 1e-6 */
 } trn_logistic_options;
 /* Minimises sum of cross entropy + |W|^2 / (2 C), bias free, by L-BFGS (history 10, strong Wolfe); losses and
  * gradients on the device, the search in double on the host. Source: scikit-learn's LogisticRegression.
@@ -186,7 +187,7 @@ typedef struct trn_fit_options {
     double layer_decay;           /* factor of the learning rate per layer of the encoders; 0: 1 */
     double head_rate;             /* factor of the learning rate of trunk and head; 0: 1 */
     trn_schedule schedule;        /* in epochs where fractional: warmup and steps count steps; steps 0: all */
-    double warmup_epochs;         /* > 0: in place of schedule.warmup */
+    double warmup_epochs;         /* > 0: in place of schedule.warmup; at most half of all steps */
     /* What learns: patterns of names ("encoder.*", "*.bias") that stay as they are */
     const char *const *frozen;
     size_t frozen_count;

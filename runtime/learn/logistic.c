@@ -1,6 +1,7 @@
 /* Logistic regression: the loss of all samples and its gradient on the device, the search on the host. */
 #include "probe_private.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@ static const char WHO[] = "logistic regression";
 static const double DEFAULT_TOLERANCE = 1e-6, NOISE = 1e-6;
 enum {
     DEFAULT_ITERATIONS = 200,
+    FINAL_FACTOR = 10, /* by how much further the fit with the chosen C may go */
     DEFAULT_GRID = 19, /* 1e-6, 10^-5.5, .. 1e3 */
     RUN_FLOATS = 1 << 24,
 };
@@ -246,12 +248,14 @@ static trn_status score(logistic *l, const double *x, const trn_feature_set *set
                             : status;
 }
 
-static trn_status fit(logistic *l, objective *o, double c, double *x, trn_probe_scores *out, trn_error *err)
+static trn_status fit(logistic *l, objective *o, double c, int factor, double *x, trn_probe_scores *out,
+                      trn_error *err)
 {
-    lbfgs_options options = {
-        .max_iterations = l->options->max_iterations ? l->options->max_iterations : DEFAULT_ITERATIONS,
-        .tolerance = l->options->tolerance > 0 ? l->options->tolerance : DEFAULT_TOLERANCE,
-        .noise = NOISE};
+    double most = l->options->max_iterations ? l->options->max_iterations : DEFAULT_ITERATIONS;
+    lbfgs_options options = {.max_iterations = (int)TRN_MIN(most * factor, INT_MAX),
+                             .tolerance =
+                                 l->options->tolerance > 0 ? l->options->tolerance : DEFAULT_TOLERANCE,
+                             .noise = NOISE};
     lbfgs_result result;
     o->strength = 1 / c;
     trn_status status = learn_lbfgs(evaluate, o, l->numbers, x, &options, &result, err);
@@ -270,7 +274,7 @@ static trn_status choose(logistic *l, objective *o, trn_probe_scores *out, trn_e
     for (size_t i = 0; i < grid_count(l->options); i++) {
         trn_probe_scores now = {0};
         trn_progress_report(learn_progress(l->hooks), WHO, i, grid_count(l->options));
-        trn_status status = fit(l, o, grid_at(l->options, i), l->x, &now, err);
+        trn_status status = fit(l, o, grid_at(l->options, i), 1, l->x, &now, err);
         if (status == TRN_OK) status = score(l, l->x, &l->valid, &now.valid, &now.valid_labels, err);
         if (status != TRN_OK) return status;
         double metric = learn_choice_metric(l->given, &now.valid, &now.valid_labels);
@@ -284,18 +288,23 @@ static trn_status choose(logistic *l, objective *o, trn_probe_scores *out, trn_e
     return TRN_OK;
 }
 
-/* With the chosen C on more samples: with those held out for the choice, or with the valid ones as asked. */
-static trn_status fit_again(logistic *l, trn_probe_scores *out, trn_error *err)
+/* To the end with the chosen C, on more samples where there are: with those held out for the choice, or with
+ * the valid ones as asked. */
+static trn_status fit_chosen(logistic *l, objective *o, trn_probe_scores *out, trn_error *err)
 {
-    bool held_out = l->choice.held_out.count > 0;
-    if (!held_out && !(l->options->refit && learn_has_samples(&l->valid))) return TRN_OK;
+    bool more = l->choice.held_out.count > 0 || (l->options->refit && learn_has_samples(&l->valid));
+    if (!more && out->converged) return TRN_OK;
+    if (!more) {
+        trn_status status = fit(l, o, out->parameter, FINAL_FACTOR, l->best, out, err);
+        return status == TRN_OK ? score(l, l->best, &l->valid, &out->valid, &out->valid_labels, err) : status;
+    }
     trn_feature_set all = {0};
-    objective o = {0};
+    objective joined = {0};
     trn_status status = learn_join_sets(&l->train, &l->valid, &all, err);
-    if (status == TRN_OK) status = objective_open(l->gpu, l->given, &all, l->hooks, &o, err);
+    if (status == TRN_OK) status = objective_open(l->gpu, l->given, &all, l->hooks, &joined, err);
     if (status == TRN_OK) {
-        status = fit(l, &o, out->parameter, l->best, out, err);
-        objective_close(&o);
+        status = fit(l, &joined, out->parameter, FINAL_FACTOR, l->best, out, err);
+        objective_close(&joined);
     }
     trn_feature_set_free(&all);
     return status;
@@ -322,8 +331,8 @@ static trn_status run(logistic *l, trn_probe_scores *out, trn_error *err)
     trn_status status = objective_open(l->gpu, l->given, &l->train, l->hooks, &o, err);
     if (status != TRN_OK) return status;
     status = choose(l, &o, out, err);
+    if (status == TRN_OK) status = fit_chosen(l, &o, out, err);
     objective_close(&o);
-    if (status == TRN_OK) status = fit_again(l, out, err);
     if (status == TRN_OK) status = score(l, l->best, &l->test, &out->test, &out->test_labels, err);
     if (status == TRN_OK && !out->converged)
         learn_note(l->hooks, TRN_LOG_WARN,
