@@ -247,6 +247,16 @@ static trn_status make_chips(trn_dataset *dataset, const char *const *paths, siz
     return TRN_OK;
 }
 
+/* What the raster itself calls nodata is no class: the pixels are missing either way. */
+static void ignore_nodata(trn_dataset *dataset, const trn_scene_band *labels)
+{
+    double value = labels->nodata;
+    if (dataset->has_ignore || !labels->has_nodata || value != floor(value)) return;
+    if (!(value >= 0 && value < DATA_MAX_CLASSES)) return;
+    dataset->has_ignore = true;
+    dataset->ignore = (int)value;
+}
+
 static trn_status cut(trn_dataset *dataset, const trn_chip_options *o, const trn_dataset_options *options,
                       chip_reader *reader, trn_error *err)
 {
@@ -255,6 +265,7 @@ static trn_status cut(trn_dataset *dataset, const trn_chip_options *o, const trn
     uint8_t *seen = calloc(DATA_MAX_CLASSES, 1);
     trn_status status = seen ? TRN_OK : trn_fail_memory(err, DATA_MAX_CLASSES, "classes");
     if (status == TRN_OK) status = plan_grid(dataset, scene, o, &grid, err);
+    ignore_nodata(dataset, &trn_scene_get_info(reader->labels)->bands[0]);
     if (status == TRN_OK) status = look_at_labels(dataset, reader->labels, &grid, seen, err);
     if (status == TRN_OK)
         status = data_settle_classes(dataset, dataset->chips->labels, options->class_names, seen, err);

@@ -93,7 +93,8 @@ typedef struct trn_dataset trn_dataset;
  * split, and class or label or both; other columns are passed over. Without labels classes are numbered in
  * the order of their names. For segmentation the columns are path, split and mask, the path of an image of
  * one band and of the size of its image, whose numbers are classes; nodata becomes TRN_LABEL_IGNORE. Masks
- * are looked through for their classes unless options->class_count says how many there are.
+ * are looked through for their classes unless options->class_count says how many there are; of those from 0
+ * to the highest only the one that is ignored may be left out.
  *
  * TRN_ERR_FORMAT: names the file and the line or sample. Every class from 0 to the last must be there, and
  * one split at least must have samples. */
@@ -141,8 +142,8 @@ trn_status trn_dataset_read(const trn_dataset *dataset, trn_split split, size_t 
  * must. */
 trn_status trn_dataset_class_counts(const trn_dataset *dataset, trn_split split, const trn_progress *progress,
                                     uint64_t *counts, trn_error *err);
-/* TRN_ERR_FORMAT when the split has no samples, or none of a class: what training on it would stumble over.
- */
+/* TRN_ERR_FORMAT when the split has no samples, or none of a class (but the one that is ignored): what
+ * training on it would stumble over. */
 trn_status trn_dataset_check_split(const trn_dataset *dataset, trn_split split, const trn_progress *progress,
                                    trn_error *err);
 

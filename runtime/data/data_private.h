@@ -98,6 +98,8 @@ trn_status data_check_labels(const trn_scene_info *labels, const trn_scene_info 
  * class_count is 0). (x, y): what to add to the place in messages. */
 trn_status data_check_mask(const trn_dataset *dataset, int64_t x, int64_t y, data_image *image,
                            trn_error *err);
+/* Whether no pixel can be of a class because its number is what is ignored: 0 in many rasters of labels. */
+bool data_is_ignored(const trn_dataset *dataset, size_t class_index);
 /* Marks the classes of a checked mask, seen [DATA_MAX_CLASSES]; returns how many pixels have a label. */
 size_t data_note_classes(const data_image *image, uint8_t *seen);
 /* class_count of the classes that were seen, unless it is known, and names (may be NULL). where: for

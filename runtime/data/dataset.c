@@ -434,7 +434,7 @@ trn_status trn_dataset_check_split(const trn_dataset *dataset, trn_split split, 
     if (!counts) return trn_fail_memory(err, info->class_count * sizeof *counts, "counts of classes");
     trn_status status = trn_dataset_class_counts(dataset, split, progress, counts, err);
     for (size_t c = 0; c < info->class_count && status == TRN_OK; c++)
-        if (!counts[c])
+        if (!counts[c] && !data_is_ignored(dataset, c))
             status = trn_fail(err, TRN_ERR_FORMAT, "'%s' has no sample of class %zu (%s) in split %s",
                               info->name, c, info->class_names[c], trn_split_name(split));
     free(counts);

@@ -123,6 +123,11 @@ trn_status data_check_mask(const trn_dataset *dataset, int64_t x, int64_t y, dat
     return TRN_OK;
 }
 
+bool data_is_ignored(const trn_dataset *dataset, size_t class_index)
+{
+    return dataset->has_ignore && dataset->ignore >= 0 && (size_t)dataset->ignore == class_index;
+}
+
 size_t data_note_classes(const data_image *image, uint8_t *seen)
 {
     size_t area = (size_t)image->height * (size_t)image->width, labelled = 0;
@@ -142,7 +147,7 @@ trn_status data_settle_classes(trn_dataset *dataset, const char *where, const ch
         if (seen[c]) last = c + 1;
     if (!*count && !last) return trn_fail(err, TRN_ERR_FORMAT, "'%s': no pixel has a label", where);
     for (size_t c = 0; c < last; c++)
-        if (!seen[c])
+        if (!seen[c] && !data_is_ignored(dataset, c))
             return trn_fail(err, TRN_ERR_FORMAT,
                             "'%s': no pixel is of class %zu, though classes go up to %zu: say how many there "
                             "are (class_count), or which value to ignore",
