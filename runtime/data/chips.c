@@ -261,7 +261,7 @@ static trn_status cut(trn_dataset *dataset, const trn_chip_options *o, const trn
                       chip_reader *reader, trn_error *err)
 {
     const trn_scene_info *scene = trn_scene_get_info(reader->scene);
-    chip_grid grid;
+    chip_grid grid = {0};
     uint8_t *seen = calloc(DATA_MAX_CLASSES, 1);
     trn_status status = seen ? TRN_OK : trn_fail_memory(err, DATA_MAX_CLASSES, "classes");
     if (status == TRN_OK) status = plan_grid(dataset, scene, o, &grid, err);
