@@ -138,7 +138,7 @@ trn_status trn_probe_logistic(trn_gpu *gpu, const trn_probe_sets *sets, const tr
 
 typedef struct trn_linear_options {
     int epochs, batch;   /* 0: 100, 256 */
-    const double *rates; /* learning rates to choose from; NULL: 1e-4, 3e-4, 1e-3, 3e-3, 1e-2 */
+    const double *rates; /* learning rates to choose from; NULL: 3e-4, 1e-3, 3e-3, 1e-2, 3e-2 */
     size_t rate_count;
     double weight_decay;
     /* features to mean 0 and deviation 1 of the training set, as a batch norm without weights whose batch is
@@ -146,9 +146,8 @@ typedef struct trn_linear_options {
     bool batch_norm;
     uint64_t seed;
 } trn_linear_options;
-/* A linear layer trained by AdamW with a cosine schedule, from zeros; the best epoch and rate on valid (by
- * accuracy or micro mAP, of equals the smaller loss). Without valid samples every fifth training sample of a
- * class is held out for the choice. */
+/* A linear layer trained by AdamW with a cosine schedule, from zeros; the epoch and rate with the smallest
+ * loss on valid. Without valid samples every fifth training sample of a class is held out for the choice. */
 trn_status trn_probe_linear(trn_gpu *gpu, const trn_probe_sets *sets, const trn_linear_options *options,
                             const trn_learn_hooks *hooks, trn_probe_scores *out, trn_error *err);
 
@@ -232,6 +231,10 @@ typedef struct trn_fit_result {
 trn_status trn_fit(trn_gpu *gpu, const trn_learn_model *model, const trn_dataset *dataset,
                    const trn_fit_options *options, const trn_learn_hooks *hooks, trn_fit_result *out,
                    trn_error *err);
+/* What trn_fit would find wrong before it reads a sample: settings, and whether model and dataset suit one
+ * another. Of normalisation it needs no statistics yet. */
+trn_status trn_fit_check(const trn_learn_model *model, const trn_dataset *dataset,
+                         const trn_fit_options *options, trn_error *err);
 /* What would be trained: parameters that learn, steps, memory, kernels. Nothing is written. */
 trn_status trn_fit_explain(trn_gpu *gpu, const trn_learn_model *model, const trn_dataset *dataset,
                            const trn_fit_options *options, trn_text *out, trn_error *err);
