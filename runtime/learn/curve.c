@@ -64,11 +64,11 @@ static const struct {
     {'.', {0, 0, 0, 0, 0, 12, 12}},      {'-', {0, 0, 0, 14, 0, 0, 0}},
     {'+', {0, 4, 4, 31, 4, 4, 0}},       {'a', {0, 0, 14, 1, 15, 17, 15}},
     {'c', {0, 0, 15, 16, 16, 16, 15}},   {'d', {1, 1, 15, 17, 17, 17, 15}},
-    {'e', {0, 0, 14, 17, 31, 16, 14}},   {'g', {0, 15, 17, 17, 15, 1, 14}},
+    {'e', {0, 0, 14, 17, 31, 16, 14}},   {'g', {0, 0, 15, 17, 15, 1, 14}},
     {'h', {16, 16, 30, 17, 17, 17, 17}}, {'i', {4, 0, 12, 4, 4, 4, 14}},
     {'l', {12, 4, 4, 4, 4, 4, 14}},      {'m', {0, 0, 26, 21, 21, 21, 21}},
     {'n', {0, 0, 30, 17, 17, 17, 17}},   {'o', {0, 0, 14, 17, 17, 17, 14}},
-    {'p', {0, 30, 17, 17, 30, 16, 16}},  {'r', {0, 0, 22, 25, 16, 16, 16}},
+    {'p', {0, 0, 30, 17, 30, 16, 16}},   {'r', {0, 0, 22, 25, 16, 16, 16}},
     {'s', {0, 0, 15, 16, 14, 1, 30}},    {'t', {8, 8, 28, 8, 8, 9, 6}},
     {'v', {0, 0, 17, 17, 17, 10, 4}},
 };
@@ -171,6 +171,19 @@ static void draw_level(uint8_t *rgba, const axes *a, double value)
     draw_text(rgba, LEFT - 8 - text_width(text), y - GLYPH_H, text, ink);
 }
 
+/* Powers of ten, and twice and five times them where there are few. */
+static void draw_log_levels(uint8_t *rgba, const axes *a)
+{
+    static const double parts[] = {1, 2, 5};
+    size_t count = a->high - a->low > 3.5 ? 1 : TRN_COUNT(parts);
+    for (double power = floor(a->low); power <= a->high; power++) {
+        for (size_t i = 0; i < count; i++) {
+            double value = power + log10(parts[i]);
+            if (value >= a->low && value <= a->high) draw_level(rgba, a, value);
+        }
+    }
+}
+
 static void draw_levels(uint8_t *rgba, const axes *a)
 {
     double step = round_step(a->high - a->low, 6);
@@ -227,7 +240,10 @@ trn_status fit_curve_write(const fit_curve *curve, const char *path, trn_error *
     uint8_t *rgba = malloc(bytes);
     if (!rgba) return trn_fail_memory(err, bytes, "the picture of a curve");
     memset(rgba, 255, bytes);
-    draw_levels(rgba, &a);
+    if (a.logarithmic)
+        draw_log_levels(rgba, &a);
+    else
+        draw_levels(rgba, &a);
     draw_steps(rgba, &a);
     draw_series(rgba, &a, &curve->steps, 1, false, curve->epochs.count > 1 ? pale : blue);
     draw_series(rgba, &a, &curve->epochs, 2, true, blue);

@@ -227,6 +227,18 @@ static trn_status settle_weights(fit *f, trn_error *err)
 
 /* ---- steps ---- */
 
+/* Short runs of a recipe made for long ones still learn. */
+static void warm_up(fit *f)
+{
+    double epochs = f->options->warmup_epochs, steps = epochs * (double)f->epoch_steps;
+    int64_t most = f->schedule.steps / 2;
+    f->schedule.warmup = steps < (double)most ? llround(steps) : most;
+    if (steps <= (double)most) return;
+    fit_note(f, TRN_LOG_WARN,
+             "a warm-up of %g epochs is more than half of the %lld steps: it ends after %lld", epochs,
+             (long long)f->schedule.steps, (long long)most);
+}
+
 static trn_status settle_schedule(fit *f, trn_error *err)
 {
     const trn_fit_options *o = f->options;
@@ -237,7 +249,7 @@ static trn_status settle_schedule(fit *f, trn_error *err)
                         (long long)o->epochs, (long long)f->epoch_steps);
     f->schedule = o->schedule;
     if (!f->schedule.steps) f->schedule.steps = o->epochs * f->epoch_steps;
-    if (o->warmup_epochs > 0) f->schedule.warmup = llround(o->warmup_epochs * (double)f->epoch_steps);
+    if (o->warmup_epochs > 0) warm_up(f);
     return trn_schedule_check(&f->schedule, err);
 }
 
@@ -251,7 +263,8 @@ static trn_status settle_depths(fit *f, trn_error *err)
     return status;
 }
 
-trn_status fit_settle(fit *f, trn_error *err)
+/* All that needs no file to be read. */
+static trn_status settle_options(fit *f, trn_error *err)
 {
     const trn_fit_options *o = f->options;
     f->info = trn_dataset_get_info(f->dataset);
@@ -268,7 +281,27 @@ trn_status fit_settle(fit *f, trn_error *err)
     if (status == TRN_OK) status = settle_loss(f, err);
     if (status == TRN_OK) status = settle_metric(f, err);
     if (status == TRN_OK) status = settle_schedule(f, err);
-    if (status == TRN_OK) status = settle_depths(f, err);
+    return status == TRN_OK ? settle_depths(f, err) : status;
+}
+
+trn_status trn_fit_check(const trn_learn_model *model, const trn_dataset *dataset,
+                         const trn_fit_options *options, trn_error *err)
+{
+    const trn_learn_hooks nobody = {0};
+    fit f = {.model = model,
+             .dataset = dataset,
+             .options = options,
+             .hooks = &nobody,
+             .arena = trn_arena_create()};
+    trn_status status =
+        f.arena ? settle_options(&f, err) : trn_fail_memory(err, sizeof f, "what is known of a fit");
+    trn_arena_destroy(f.arena);
+    return status;
+}
+
+trn_status fit_settle(fit *f, trn_error *err)
+{
+    trn_status status = settle_options(f, err);
     if (status == TRN_OK) status = count_classes(f, err);
     if (status == TRN_OK) status = check_classes(f, err);
     if (status == TRN_OK) status = settle_weights(f, err);
