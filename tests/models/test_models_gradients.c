@@ -683,13 +683,36 @@ static void test_families(void **state)
     assert_int_equal(i, trn_family_count);
 }
 
+/* Some of a checkpoint's bands: its whole kernel learns. */
+static void test_bands_of_a_kernel(void **state)
+{
+    (void)state;
+    static const trn_setting settings[] = {{"img_size", "32"}, {"patch", "8"}, {"dim", "48"},
+                                           {"depth", "1"},     {"heads", "4"}, {"bands", "red,nir08"}};
+    trn_error err = {0};
+    size_t count;
+    trn_encoder *encoder = make_encoder("prithvi-v1-100m", settings, TRN_COUNT(settings));
+    trn_weights *weights = open_weights(NULL);
+    assert_trn_ok(trn_encoder_choose_all_bands(encoder, &count, &err), err);
+    assert_int_equal(count, 2);
+    assert_trn_ok(trn_encoder_load(encoder, weights, NULL, &err), err);
+    check_what_learns(encoder);
+    trn_encoder_destroy(encoder);
+    trn_weights_close(weights);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vit_mae),   cmocka_unit_test(test_vit_dinov2),
-        cmocka_unit_test(test_hiera),     cmocka_unit_test(test_dofa),
-        cmocka_unit_test(test_prithvi),   cmocka_unit_test(test_sam2_trunk),
-        cmocka_unit_test(test_sam2_neck), cmocka_unit_test(test_families),
+        cmocka_unit_test(test_vit_mae),
+        cmocka_unit_test(test_vit_dinov2),
+        cmocka_unit_test(test_hiera),
+        cmocka_unit_test(test_dofa),
+        cmocka_unit_test(test_prithvi),
+        cmocka_unit_test(test_sam2_trunk),
+        cmocka_unit_test(test_sam2_neck),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_bands_of_a_kernel),
     };
     return cmocka_run_group_tests_name("gradients", tests, NULL, close_gpu);
 }
