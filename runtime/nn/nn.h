@@ -53,7 +53,8 @@ trn_tensor *trn_nn_layer_norm(const trn_scope *scope, const char *name, trn_tens
 trn_tensor *trn_nn_mlp(const trn_scope *scope, trn_tensor *x, int64_t hidden);
 
 /* Pre-norm transformer block (spec section 0): x + [ls1] attn(norm1 x), then x + [ls2] mlp(norm2 x).
- * x [B,N,C] -> [B,N,C] */
+ * x [B,N,C] -> [B,N,C]. It marks itself as a block (trn_graph_block_begin), and has dropout and drop path in
+ * training; a family with blocks of its own sees to all three. */
 typedef struct trn_block_desc {
     int heads;
     int64_t hidden; /* of the MLP */
