@@ -269,15 +269,17 @@ static trn_status plan_head(job_dataset *data, trn_error *err)
     bool attends = head && head->kind == TRN_HEAD_ATTENTION;
     if ((dense && attends) || (!dense && maps_only))
         return trn_fail(err, TRN_ERR_ARGUMENT,
-                        "'%s' is a dataset for %s, and the head gives %s: choose another head",
-                        info->name, dense ? "segmentation" : "classes of whole samples",
+                        "'%s' is a dataset for %s, and the head gives %s: choose another head", info->name,
+                        dense ? "segmentation" : "classes of whole samples",
                         dense ? "one class of a whole sample" : "a class for each pixel");
-    /* a network of one's own takes what the encoders are told to give */
     bool own = head && head->kind == TRN_HEAD_PROGRAM, pools = false;
+    if (own && !head->program)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the head is a network of one's own, and none is given");
+    /* it takes what the encoders are told to give */
     for (size_t i = 0; i < data->what.encoder_count; i++)
         pools |= data->what.encoders[i].pool != TRN_FEATURES_DENSE;
     data->plan.pooled = !dense && !attends && (!own || pools);
-    return TRN_OK;
+    return own ? trn_program_check(head->program, err) : TRN_OK;
 }
 
 static trn_status plan_encoders(job_dataset *data, trn_error *err)
@@ -287,10 +289,37 @@ static trn_status plan_encoders(job_dataset *data, trn_error *err)
         trn_status status = job_blame(data->hooks, check_wish(&what->encoders[i], err), TRN_JOB_ENCODER, i);
         if (status != TRN_OK) return status;
     }
+    if (what->head && !what->trunk && !what->encoder_count)
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the job trains nothing: give encoders, or a network");
     if (what->trunk && what->encoder_count)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "a network of one's own takes the place of encoders: give one");
     return what->trunk ? trn_program_check(what->trunk, err) : job_plan_encoders(&data->plan, err);
+}
+
+/* The model as far as no pixel tells. */
+static trn_status plan_model(job_dataset *data, trn_error *err)
+{
+    const job_plan *plan = &data->plan;
+    const job_learning *what = &data->what;
+    data->members = trn_arena_array(plan->arena, plan->encoder_count + 1, sizeof *data->members);
+    if (!data->members) return trn_fail_memory(err, plan->encoder_count * sizeof *data->members, "encoders");
+    for (size_t i = 0; i < plan->encoder_count; i++)
+        data->members[i] = job_member(plan, &plan->encoders[i]);
+    if (what->head) {
+        data->head = *what->head;
+        data->head.outputs = (int64_t)data->info->class_count;
+    }
+    data->model = (trn_learn_model){.members = data->members,
+                                    .member_count = plan->encoder_count,
+                                    .compose = what->compose,
+                                    .trunk = what->trunk,
+                                    .head = what->head ? &data->head : NULL,
+                                    .bands = (int)data->info->band_count,
+                                    .height = data->height,
+                                    .width = data->width,
+                                    .seed = what->seed};
+    return TRN_OK;
 }
 
 static trn_status open_plan(job_dataset *data, trn_error *err)
@@ -306,7 +335,8 @@ static trn_status open_plan(job_dataset *data, trn_error *err)
     if (status != TRN_OK) return job_blame(data->hooks, status, TRN_JOB_SCENE, 0);
     plan->width = data->width;
     plan->height = data->height;
-    return job_units_plan(plan, err);
+    status = job_units_plan(plan, err);
+    return status == TRN_OK ? plan_model(data, err) : status;
 }
 
 trn_status job_dataset_open(job_dataset *data, const job_learning *what, const trn_job_hooks *hooks,
@@ -439,18 +469,8 @@ trn_status job_dataset_learn(job_dataset *data, trn_error *err)
     trn_status status = learn_encoders(data, err);
     if (status == TRN_OK) status = learn_statistics(data, err);
     if (status != TRN_OK) return status;
-    data->members = trn_arena_array(plan->arena, plan->encoder_count + 1, sizeof *data->members);
-    if (!data->members) return trn_fail_memory(err, plan->encoder_count * sizeof *data->members, "encoders");
-    for (size_t i = 0; i < plan->encoder_count; i++)
+    for (size_t i = 0; i < plan->encoder_count; i++) /* now with statistics */
         data->members[i] = job_member(plan, &plan->encoders[i]);
-    data->model.members = data->members;
-    data->model.member_count = plan->encoder_count;
-    data->model.compose = data->what.compose;
-    data->model.trunk = data->what.trunk;
-    data->model.bands = (int)data->info->band_count;
-    data->model.height = data->height;
-    data->model.width = data->width;
-    data->model.seed = data->what.seed;
     return TRN_OK;
 }
 

@@ -317,14 +317,14 @@ typedef struct job_dataset {
     int height, width;                                         /* of samples as they are fed */
     size_t *chosen[TRN_SPLIT_COUNT], samples[TRN_SPLIT_COUNT]; /* NULL: all of the split */
     trn_member *members;                                       /* [plan.encoder_count] */
-    trn_learn_model model;
+    trn_head_desc head;
+    trn_learn_model model; /* whole once job_dataset_learn was called */
 } job_dataset;
 
 /* Everything that needs no device and no pixel. On failure nothing is open. Does not move while it is. */
 trn_status job_dataset_open(job_dataset *data, const job_learning *what, const trn_job_hooks *hooks,
                             trn_error *err);
-/* Learns from pixels of the training split what encoders and trunk need, and fills members and model (but its
- * head). */
+/* Learns from pixels of the training split what encoders and trunk need. */
 trn_status job_dataset_learn(job_dataset *data, trn_error *err);
 void job_dataset_close(job_dataset *data); /* zeroed is fine */
 /* Hooks for learn. */

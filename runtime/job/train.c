@@ -5,59 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FILES = 64, MAX_BATCH = 4096 };
+enum { MAX_FILES = 64 };
 
 typedef struct train_run {
     const trn_train_job *job;
-    const trn_job_hooks *hooks;
     job_dataset data;
-    trn_head_desc head;
     trn_text description;
     trn_fit_options fit;
     char *path; /* of result.json */
     trn_train_result result;
 } train_run;
 
-/* ---- checking ---- */
-
-static trn_status check_numbers(const trn_train_job *job, trn_error *err)
-{
-    const trn_fit_options *fit = &job->fit;
-    if (fit->epochs < 1)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "epochs is %lld; wanted 1 or more", (long long)fit->epochs);
-    if (fit->batch < 1 || fit->batch > MAX_BATCH)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "batch is %d; wanted 1 to %d", fit->batch, MAX_BATCH);
-    if (fit->accumulate < 0 || fit->patience < 0)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "accumulate (%d) and patience (%d) cannot be negative",
-                        fit->accumulate, fit->patience);
-    if (!job->encoder_count && !job->trunk)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "the job trains nothing: give encoders, or a network");
-    return TRN_OK;
-}
-
-/* Settings that only make sense for some datasets. */
-static trn_status check_against_data(const train_run *run, trn_error *err)
-{
-    const trn_fit_options *fit = &run->job->fit;
-    const trn_dataset_info *info = run->data.info;
-    size_t train = run->data.samples[TRN_SPLIT_TRAIN];
-    bool multilabel = info->task == TRN_TASK_MULTILABEL;
-    bool binary = fit->loss.kind == TRN_LOSS_BINARY || fit->loss.kind == TRN_LOSS_BINARY_BALANCED;
-    if (fit->metric && !trn_metric_find(fit->metric, multilabel, err)) return TRN_ERR_ARGUMENT;
-    if (fit->loss.kind != TRN_LOSS_BY_TASK && binary != multilabel)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "'%s' is a dataset for %s: its loss must %sbe a binary one",
-                        info->name, trn_task_name(info->task), multilabel ? "" : "not ");
-    if (fit->loss.class_weights && fit->loss.class_weight_count != info->class_count)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "the loss has %zu class weights, and dataset '%s' %zu classes",
-                        fit->loss.class_weight_count, info->name, info->class_count);
-    if ((size_t)fit->batch > train)
-        return trn_fail(err, TRN_ERR_ARGUMENT,
-                        "batch is %d, and dataset '%s' has %zu training samples: make the batch smaller",
-                        fit->batch, info->name, train);
-    return TRN_OK;
-}
-
-/* ---- the fit ---- */
+/* ---- planning ---- */
 
 /* What a checkpoint must agree with and trn_fit does not see: how pixels and labels are read. */
 static void describe(train_run *run)
@@ -73,10 +32,7 @@ static void describe(train_run *run)
 
 static trn_status plan_fit(train_run *run, trn_error *err)
 {
-    job_dataset *data = &run->data;
-    run->head = run->job->head;
-    run->head.outputs = (int64_t)data->info->class_count;
-    data->model.head = &run->head;
+    const job_dataset *data = &run->data;
     describe(run);
     if (run->description.failed) return trn_fail_memory(err, 0, "the description of the training");
     run->fit = run->job->fit;
@@ -109,17 +65,13 @@ static trn_status open_run(train_run *run, const trn_train_job *job, const trn_j
                                .out_dir = job->out_dir,
                                .strict = job->strict,
                                .result_extra = job->result_extra};
-    *run = (train_run){.job = job, .hooks = hooks};
-    trn_status status = job_blame(hooks, check_numbers(job, err), TRN_JOB_WHOLE, 0);
-    if (status == TRN_OK) status = job_dataset_open(&run->data, &what, hooks, err);
-    if (status != TRN_OK) return status;
-    if (job->head.kind == TRN_HEAD_PROGRAM) {
-        status = job->head.program
-                     ? trn_program_check(job->head.program, err)
-                     : trn_fail(err, TRN_ERR_ARGUMENT, "the head is a network, and none is given");
-    }
-    if (status == TRN_OK) status = check_against_data(run, err);
-    return job_blame(hooks, status, TRN_JOB_WHOLE, 0);
+    *run = (train_run){.job = job};
+    trn_status status = job_dataset_open(&run->data, &what, hooks, err);
+    if (status == TRN_OK) status = plan_fit(run, err);
+    if (status == TRN_OK)
+        status = job_blame(hooks, trn_fit_check(&run->data.model, run->data.dataset, &run->fit, err),
+                           TRN_JOB_WHOLE, 0);
+    return status;
 }
 
 static void close_run(train_run *run)
@@ -143,7 +95,6 @@ trn_status trn_train_explain(const trn_train_job *job, trn_gpu *gpu, const trn_j
     train_run run;
     trn_status status = open_run(&run, job, hooks, err);
     if (status == TRN_OK) status = job_dataset_learn(&run.data, err);
-    if (status == TRN_OK) status = plan_fit(&run, err);
     if (status == TRN_OK) {
         job_dataset_explain(&run.data, out);
         status = trn_fit_explain(gpu, &run.data.model, run.data.dataset, &run.fit, out, err);
@@ -239,7 +190,6 @@ trn_status trn_train_run(const trn_train_job *job, trn_gpu *gpu, const trn_job_h
     if (status == TRN_OK)
         status = job_blame(hooks, job_learn_output(&run.data, &run.path, err), TRN_JOB_WHOLE, 0);
     if (status == TRN_OK) status = job_dataset_learn(&run.data, err);
-    if (status == TRN_OK) status = plan_fit(&run, err);
     if (status == TRN_OK)
         status =
             trn_fit(gpu, &run.data.model, run.data.dataset, &run.fit, &learn_hooks, &run.result.fit, err);
