@@ -295,7 +295,9 @@ static trn_status fit_chosen(logistic *l, objective *o, trn_probe_scores *out, t
     bool more = l->choice.held_out.count > 0 || (l->options->refit && learn_has_samples(&l->valid));
     if (!more && out->converged) return TRN_OK;
     if (!more) {
+        int before = out->iterations;
         trn_status status = fit(l, o, out->parameter, FINAL_FACTOR, l->best, out, err);
+        out->iterations += before;
         return status == TRN_OK ? score(l, l->best, &l->valid, &out->valid, &out->valid_labels, err) : status;
     }
     trn_feature_set all = {0};

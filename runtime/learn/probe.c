@@ -114,8 +114,9 @@ static void copy_sample(const trn_feature_set *from, size_t i, trn_feature_set *
 trn_status learn_join_sets(const trn_feature_set *a, const trn_feature_set *b, trn_feature_set *out,
                            trn_error *err)
 {
-    size_t more = learn_has_samples(b) ? b->count : 0;
-    trn_status status = allocate(a->count + more, a->channels, a->label_count, out, err);
+    static const trn_feature_set none;
+    if (!b) b = &none;
+    trn_status status = allocate(a->count + b->count, a->channels, a->label_count, out, err);
     for (size_t i = 0; status == TRN_OK && i < out->count; i++)
         copy_sample(i < a->count ? a : b, i < a->count ? i : i - a->count, out, i);
     return status;

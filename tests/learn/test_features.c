@@ -30,7 +30,8 @@ static int close_device(void **state)
 enum { TRAIN = 7, VALID = 3 };
 
 typedef struct feature_case {
-    char *data, *cache;
+    const char *data; /* a temporary folder */
+    char *cache;
     fit_case model;
     trn_feature_options options;
     int notes;
@@ -49,21 +50,17 @@ static void take_note(void *user, trn_log_level level, const char *text)
 static void open_case(feature_case *c)
 {
     *c = (feature_case){0};
-    char *dir = strdup(test_temp_dir());
-    assert_non_null(dir);
-    c->cache = test_path(dir, "cache");
-    c->data = strdup(test_temp_dir());
+    c->cache = test_path(test_temp_dir(), "cache");
+    c->data = test_temp_dir();
     fit_write_classes(c->data, TRAIN, VALID, 0);
     fit_open(&c->model, c->data, NULL);
     c->options = (trn_feature_options){.batch = 4, .cache = c->cache};
     c->hooks = (trn_learn_hooks){.note = take_note, .user = c};
-    free(dir);
 }
 
 static void close_case(feature_case *c)
 {
     fit_close(&c->model);
-    free(c->data);
     free(c->cache);
 }
 
@@ -223,53 +220,72 @@ static void the_key_follows_preprocessing_and_samples(void **state)
     close_case(&c);
 }
 
+static void expect_failure(feature_case *c, trn_status code, const char *text)
+{
+    trn_error err = {0};
+    trn_feature_set set;
+    trn_feature_report report;
+    assert_trn_fails(features(c, gpu, &set, &report, &err), code, err, text);
+    assert_null(set.values);
+}
+
+/* Moves the data into another folder, with all times. */
+static void move_data(feature_case *c)
+{
+    const char *other = test_temp_dir();
+    char command[2048], *output = NULL;
+    snprintf(command, sizeof command, "cp -a '%s/.' '%s/'", c->data, other);
+    assert_int_equal(test_run(command, &output), 0);
+    free(output);
+    c->data = other;
+    reopen(c);
+}
+
+/* The first sample of class 1 becomes one of class 2. */
+static void change_label(feature_case *c)
+{
+    size_t size;
+    char *csv = fit_read(c->data, "split.csv", &size), *label = strstr(csv, "class1");
+    assert_non_null(label);
+    label[5] = '2';
+    fit_write_text(c->data, "split.csv", csv);
+    free(csv);
+    reopen(c);
+}
+
+static void change_weights(feature_case *c)
+{
+    trn_error err = {0};
+    trn_encoder_destroy(c->model.encoder);
+    trn_weights_close(c->model.weights);
+    assert_trn_ok(trn_weights_open_fresh(6, &c->model.weights, &err), err);
+    c->model.encoder = c->model.member.encoder = fit_encoder();
+    assert_trn_ok(trn_encoder_load(c->model.encoder, c->model.weights, NULL, &err), err);
+}
+
 static void the_key_follows_files_and_weights_but_not_the_place(void **state)
 {
     (void)state;
     feature_case c;
     char first[65], key[65];
-    trn_error err = {0};
     open_case(&c);
     key_of(&c, first);
-    /* the folder copied with its times elsewhere */
-    char *other = strdup(test_temp_dir()), command[2048], *output = NULL;
-    snprintf(command, sizeof command, "cp -a '%s/.' '%s/'", c.data, other);
-    assert_int_equal(test_run(command, &output), 0);
-    free(output);
-    free(c.data);
-    c.data = other;
-    reopen(&c);
+    move_data(&c);
     key_of(&c, key);
     assert_string_equal(key, first);
-    /* an image was changed */
     char *image = test_path(c.data, "image2.tif");
     struct timespec times[2] = {{.tv_sec = 5}, {.tv_sec = 5}};
     assert_int_equal(utimensat(AT_FDCWD, image, times, 0), 0);
     expect_other_key(&c, first);
     key_of(&c, first);
-    /* a label was changed */
-    size_t size;
-    char *csv = fit_read(c.data, "split.csv", &size), *label = strstr(csv, "class1");
-    memcpy(label, "class2", 6);
-    fit_write_text(c.data, "split.csv", csv);
-    reopen(&c);
+    change_label(&c);
     expect_other_key(&c, first);
     key_of(&c, first);
-    /* other weights */
-    trn_weights *weights = c.model.weights;
-    assert_trn_ok(trn_weights_open_fresh(6, &c.model.weights, &err), err);
-    trn_encoder_destroy(c.model.encoder);
-    trn_weights_close(weights);
-    c.model.encoder = c.model.member.encoder = fit_encoder();
-    assert_trn_ok(trn_encoder_load(c.model.encoder, c.model.weights, NULL, &err), err);
+    change_weights(&c);
     expect_other_key(&c, first);
-    /* an image is gone */
     assert_int_equal(unlink(image), 0);
-    trn_feature_set set;
-    trn_feature_report report;
-    assert_trn_fails(features(&c, gpu, &set, &report, &err), TRN_ERR_IO, err, "image2.tif");
+    expect_failure(&c, TRN_ERR_IO, "image2.tif");
     free(image);
-    free(csv);
     close_case(&c);
 }
 
@@ -358,15 +374,6 @@ static void a_cache_that_cannot_be_written_is_no_error(void **state)
 }
 
 /* ---- bad input ---- */
-
-static void expect_failure(feature_case *c, trn_status code, const char *text)
-{
-    trn_error err = {0};
-    trn_feature_set set;
-    trn_feature_report report;
-    assert_trn_fails(features(c, gpu, &set, &report, &err), code, err, text);
-    assert_null(set.values);
-}
 
 static bool stop(void *user)
 {
