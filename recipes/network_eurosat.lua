@@ -30,7 +30,7 @@ return terrane.train {
     head = terrane.linear { dropout = 0.1 },
     loss = terrane.cross_entropy { label_smoothing = 0.1 },
     optimizer = terrane.adamw { rate = 2e-3, weight_decay = 0.05 },
-    schedule = terrane.cosine { warmup_epochs = 2 },
+    schedule = terrane.cosine { warmup_epochs = math.min(2, p.epochs / 10) },
     epochs = p.epochs,
     batch = 32,
     seed = p.seed,

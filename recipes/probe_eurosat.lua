@@ -16,8 +16,8 @@ return terrane.probe {
     encoders = terrane.encoder { "galileo-nano", weights = p.weights, patch = 8, month = p.month },
     probes = {
         terrane.knn { k = 5 },
-        terrane.linear_probe { batch_norm = true },
-        terrane.logistic { standardize = true },
+        terrane.linear_probe { batch_norm = true, epochs = 200, weight_decay = 0.3, rates = { 0.003, 0.01, 0.03 } },
+        terrane.logistic { standardize = true, max_iterations = 1000 },
     },
     seed = p.seed,
 }

@@ -15,7 +15,7 @@ return terrane.train {
     head = terrane.linear {},
     loss = terrane.cross_entropy { label_smoothing = 0.1 },
     optimizer = terrane.adamw { rate = 2e-3, weight_decay = 0.05 },
-    schedule = terrane.cosine { warmup_epochs = 5 },
+    schedule = terrane.cosine { warmup_epochs = math.min(5, p.epochs / 10) },
     drop_path = 0.1,
     epochs = p.epochs,
     batch = 32,

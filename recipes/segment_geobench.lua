@@ -10,17 +10,19 @@ local p = terrane.params {
     epochs = { default = 50, min = 1, max = 10000, help = "times that all training images are seen" },
     batch = { default = 8, min = 1, max = 1024, help = "images at once" },
     rate = { default = 5e-4, min = 0, max = 1, help = "learning rate" },
+    skip_missing = { default = false, help = "leave out samples whose file is missing" },
     seed = { default = 0, min = 0, help = "of everything that is left to chance" },
 }
 
 return terrane.train {
     title = "GEO-Bench: masks by UperNet on Hiera",
-    data = terrane.dataset { p.data, bands = { "red", "green", "blue" }, resize = p.size, flip = 0.5, rotate = true },
+    data = terrane.dataset { p.data, bands = { "red", "green", "blue" }, resize = p.size, flip = 0.5, rotate = true,
+                             skip_missing = p.skip_missing },
     encoders = terrane.encoder { p.model, weights = p.weights, img_size = p.size },
     head = terrane.upernet { channels = 128, dropout = 0.1 },
     loss = terrane.ce_dice {},
     optimizer = terrane.adamw { rate = p.rate, weight_decay = 0.05 },
-    schedule = terrane.cosine { warmup_epochs = 2 },
+    schedule = terrane.cosine { warmup_epochs = math.min(2, p.epochs / 10) },
     layer_decay = 0.9,
     epochs = p.epochs,
     batch = p.batch,

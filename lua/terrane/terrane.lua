@@ -352,6 +352,11 @@ function rules.train(where, data)
                               data.optimizer.rate))
         end
     end
+    if data.schedule.warmup_epochs >= data.epochs then
+        check.fail(data.schedule, "warmup_epochs", nil,
+                   format("field 'warmup_epochs' is %.14g; wanted less than the %d epochs of training",
+                          data.schedule.warmup_epochs, data.epochs))
+    end
     complete_encoders(data)
 end
 

@@ -289,6 +289,8 @@ static const struct {
     {TRAIN("optimizer = terrane.sgd { beta1 = 0.9 }"), "sgd: field 'beta1' is unknown"},
     {TRAIN("schedule = terrane.cosine {\nlast = 1 }"),
      "recipes/x.lua:5: cosine: field 'last' is 1, above the optimiser's rate, 0.001"},
+    {TRAIN("epochs = 2, schedule = terrane.constant {\nwarmup_epochs = 2 }"),
+     "recipes/x.lua:5: constant: field 'warmup_epochs' is 2; wanted less than the 2 epochs of training"},
     {TRAIN("schedule = terrane.step {}"), "step: field 'every' is missing"},
     {TRAIN("epochs = 1.5"), "recipes/x.lua:4: train: field 'epochs' is 1.5; wanted an integer"},
     {TRAIN("\nmetric = 'acuracy'"), "recipes/x.lua:5: train: "},
