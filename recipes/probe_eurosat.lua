@@ -15,9 +15,9 @@ return terrane.probe {
     data = terrane.dataset { p.data, sensor = "rgb", scale = 0.275 / 255, unit = "reflectance" },
     encoders = terrane.encoder { "galileo-nano", weights = p.weights, patch = 8, month = p.month },
     probes = {
-        terrane.knn { k = 5 },
+        terrane.knn { k = 5, center = true },
         terrane.linear_probe { batch_norm = true, epochs = 200, weight_decay = 0.3, rates = { 0.003, 0.01, 0.03 } },
-        terrane.logistic { standardize = true, max_iterations = 1000 },
+        terrane.logistic { standardize = true, refit = true, max_iterations = 1000 },
     },
     seed = p.seed,
 }

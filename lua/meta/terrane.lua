@@ -510,7 +510,7 @@ function terrane.logistic(fields) end
 ---@class terrane.Linear_probeFields
 ---@field epochs? integer of training (default: 100)
 ---@field batch? integer samples of a step (default: 256)
----@field rates? number|number[] learning rates to choose from (default: 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+---@field rates? number|number[] learning rates to choose from (default: 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 ---@field weight_decay? number of the layer (default: 0)
 ---@field batch_norm? boolean features pass a batch norm without weights first (default: false)
 ---@field name? string of its figure in result.json (default: linear)

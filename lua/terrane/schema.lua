@@ -531,7 +531,7 @@ return {
             { name = "epochs", type = "integer", min = 1, max = 100000, default = 100, help = "of training" },
             { name = "batch", type = "integer", min = 1, max = 65536, default = 256, help = "samples of a step" },
             { name = "rates", type = "number", list = true, single = true, max_items = 64, above = 0, max = 1000,
-              help = "learning rates to choose from", otherwise = "1e-4, 3e-4, 1e-3, 3e-3, 1e-2" },
+              help = "learning rates to choose from", otherwise = "3e-4, 1e-3, 3e-3, 1e-2, 3e-2" },
             { name = "weight_decay", type = "number", min = 0, max = 1000, default = 0, help = "of the layer" },
             { name = "batch_norm", type = "boolean", default = false,
               help = "features pass a batch norm without weights first" },
