@@ -168,12 +168,14 @@ trn_status fit_checkpoint_write(fit *f, trn_error *err)
     const char *pairs[2 * MAX_PAIRS + 1];
     trn_arena *arena = trn_arena_create();
     if (!arena) return trn_fail_memory(err, sizeof pairs, "a checkpoint");
+    uint64_t begun = trn_now_ns();
     f->state.log_bytes = f->log.bytes;
     trn_status status = fit_log_sync(&f->log, err);
     if (status == TRN_OK) status = list_metadata(f, arena, pairs, err);
     if (status == TRN_OK) status = write_tensors(f, f->last_path, false, pairs, err);
     trn_arena_destroy(arena);
     f->last_written = trn_now_ns();
+    f->write_seconds = (double)(f->last_written - begun) * 1e-9;
     if (status == TRN_OK) {
         f->has_last = true;
         f->last_step = f->state.step;

@@ -176,7 +176,7 @@ static void draw_log_levels(uint8_t *rgba, const axes *a)
 {
     static const double parts[] = {1, 2, 5};
     size_t count = a->high - a->low > 3.5 ? 1 : TRN_COUNT(parts);
-    for (double power = floor(a->low); power <= a->high; power++) {
+    for (int power = (int)floor(a->low); power <= (int)ceil(a->high); power++) {
         for (size_t i = 0; i < count; i++) {
             double value = power + log10(parts[i]);
             if (value >= a->low && value <= a->high) draw_level(rgba, a, value);
@@ -187,17 +187,17 @@ static void draw_log_levels(uint8_t *rgba, const axes *a)
 static void draw_levels(uint8_t *rgba, const axes *a)
 {
     double step = round_step(a->high - a->low, 6);
-    for (double i = ceil(a->low / step); i * step <= a->high; i++)
-        draw_level(rgba, a, i * step);
+    for (int i = 0; (ceil(a->low / step) + i) * step <= a->high; i++)
+        draw_level(rgba, a, (ceil(a->low / step) + i) * step);
 }
 
 static void draw_steps(uint8_t *rgba, const axes *a)
 {
-    double step = fmax(round_step(a->last, 7), 1);
-    for (double value = 0; value <= a->last; value += step) {
+    int64_t step = TRN_MAX(llround(round_step(a->last, 7)), 1);
+    for (int64_t value = 0; value <= llround(a->last); value += step) {
         char text[32];
-        int x = (int)lround(x_of(a, value));
-        snprintf(text, sizeof text, "%.0f", value);
+        int x = (int)lround(x_of(a, (double)value));
+        snprintf(text, sizeof text, "%lld", (long long)value);
         block(rgba, x, HEIGHT - BOTTOM, 1, 6, ink);
         draw_text(rgba, TRN_MIN(x - text_width(text) / 2, WIDTH - text_width(text)), HEIGHT - BOTTOM + 10,
                   text, ink);

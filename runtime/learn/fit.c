@@ -106,9 +106,16 @@ static trn_status stop(fit *f, trn_error *err)
                     (long long)f->state.step, f->last_path);
 }
 
+/* Unless the caller says it: checkpoints of large models do not take more than a twentieth of the time. */
+static bool is_due(const fit *f)
+{
+    double pause = f->options->checkpoint_seconds;
+    if (!(pause > 0)) pause = fmax(60, 20 * f->write_seconds);
+    return seconds_since(f->last_written) >= pause;
+}
+
 static trn_status train_epoch(fit *f, trn_error *err)
 {
-    double pause = f->options->checkpoint_seconds > 0 ? f->options->checkpoint_seconds : 60;
     int64_t batches = f->epoch_steps * f->runs;
     trn_status status =
         trn_batches_start_at(f->batches, (uint64_t)f->state.epoch, (size_t)f->state.batch, err);
@@ -116,8 +123,7 @@ static trn_status train_epoch(fit *f, trn_error *err)
         report_step(f);
         if (trn_progress_cancelled(&f->hooks->progress)) return stop(f, err);
         status = take_step(f, err);
-        if (status == TRN_OK && seconds_since(f->last_written) >= pause && f->state.batch < batches)
-            status = fit_checkpoint_write(f, err);
+        if (status == TRN_OK && f->state.batch < batches && is_due(f)) status = fit_checkpoint_write(f, err);
     }
     if (status == TRN_OK) report_step(f);
     return status;

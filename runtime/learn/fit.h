@@ -130,6 +130,7 @@ typedef struct fit {
     bool has_last; /* last.safetensors is there and is of this run */
     int64_t last_step;
     uint64_t begun, last_written; /* ns */
+    double write_seconds;         /* that the last checkpoint took */
     double run_seconds, train_seconds;
     int64_t trained; /* samples, of this call */
 } fit;

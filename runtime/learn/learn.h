@@ -197,7 +197,8 @@ typedef struct trn_fit_options {
     int patience;       /* epochs without a better metric before it stops; 0: never */
     uint64_t seed;
     const char *dir;           /* where everything is written; created */
-    double checkpoint_seconds; /* between checkpoints within an epoch; 0: 60. One at the end of each epoch. */
+    double checkpoint_seconds; /* between checkpoints within an epoch; 0: 60, or longer where writing takes
+                                * long. One at the end of each epoch. */
     uint64_t memory_limit;
     const char *description; /* settings as text: part of what a checkpoint must agree with */
 } trn_fit_options;
