@@ -1,7 +1,7 @@
-// y = a b for CPU drivers: a [M,K], b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. One subgroup of SG lanes makes
+// y = a b for CPU drivers: a [M,K] (or [K,M] if A_COLUMNS), b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. One subgroup of SG lanes makes
 // TM rows by SG*TN columns. Every load brings 8 neighbouring values to each lane: drivers that load lane by lane pay per
 // load, not per byte. Lanes hold columns of b; a row of a lies in one lane and reaches the others by a shuffle with a
-// constant index, which is a single instruction there.
+// constant index, which is a single instruction there. So does a part of a row of a, of its columns, if A_COLUMNS.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -41,11 +41,15 @@ void main()
     uint batch = group % p.batches, part = group / p.batches * p.k_part;
     if (part >= p.K) return; // the last row of groups is not full
     uint k_end = min(part + p.k_part, p.K);
+#ifdef A_COLUMNS // columns behind the last are of the next row, or lie behind a: nobody looks at their sums
+    uint64_t a_first = uint64_t(p.a) + 4ul * (batch * p.a_batch + row), a_step = 4ul * p.M;
+#else
     uint64_t a_at[TM / SG];
     [[unroll]] for (int i = 0; i < TM / SG; i++) {
         uint at = batch * p.a_batch + min(row + i * SG + lane, p.M - 1u) * p.K + part;
         a_at[i] = uint64_t(p.a) + 4ul * at;
     }
+#endif
 #ifdef B_ROWS
     uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + part * p.N + min(column + lane * 8u, p.N - 1u));
 #else
@@ -60,6 +64,14 @@ void main()
         [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] = 0.0;
 
     for (uint k = part; k < k_end; k += 8u) {
+#ifdef A_COLUMNS
+        float av[TM / 8][8];
+        uint64_t a_at = a_first + min(k + lane, k_end - 1u) * a_step;
+        [[unroll]] for (int i = 0; i < TM / 8; i++) {
+            LOAD8(a_at + 32ul * i, av[i], 0)
+            [[unroll]] for (int j = 0; j < 8; j++) av[i][j] = k + lane < k_end ? av[i][j] : 0.0;
+        }
+#else
         float av[TM / SG][8];
         [[unroll]] for (int i = 0; i < TM / SG; i++) {
             LOAD8(a_at[i], av[i], 0)
@@ -67,6 +79,7 @@ void main()
             // what lies behind the end may be anything
             [[unroll]] for (int kk = 0; kk < 8; kk++) av[i][kk] = k + kk < k_end ? av[i][kk] : 0.0;
         }
+#endif
 #ifndef B_ROWS
         float bv[TN][8];
         [[unroll]] for (int j = 0; j < TN; j++) {
@@ -82,7 +95,11 @@ void main()
             b_at += k + kk + 1u < k_end ? 4ul * p.N : 0ul;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
+#ifdef A_COLUMNS
+                float value = subgroupShuffle(av[i / 8][i % 8], uint(kk));
+#else
                 float value = subgroupShuffle(av[i / SG][kk], uint(i % SG));
+#endif
 #ifdef B_ROWS
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
 #else

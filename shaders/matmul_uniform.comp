@@ -1,4 +1,4 @@
-// y = a b for CPU drivers that find uniform loads by themselves: a [M,K], b in rows of neighbouring columns, y [M,N], all
+// y = a b for CPU drivers that find uniform loads by themselves: a [M,K] (or [K,M] if A_COLUMNS), b in rows of neighbouring columns, y [M,N], all
 // by batch. One subgroup of SG lanes makes TM rows by SG*TN columns. Values of a are uniform loads, broadcast for free.
 // A vector of b is made of SG uniform loads and a select by lane, which such drivers turn into one vector load; nothing
 // else comes near it there. b is packed in panels of SG*TN columns, or plain [K,N].
@@ -58,9 +58,13 @@ void main()
     bool extra = part >= p.K;
     part = extra ? 0u : part;
     uint k_end = min(part + p.k_part, p.K);
+#ifdef A_COLUMNS // columns behind the last are those of the next row, or of what lies behind a: nobody looks at their sums
+    uint64_t a_at = uint64_t(p.a) + 4ul * (batch * p.a_batch + part * p.M + row), a_step = 4ul * p.M;
+#else
     uint64_t a_at[TM];
     [[unroll]] for (int i = 0; i < TM; i++)
         a_at[i] = uint64_t(p.a) + 4ul * (batch * p.a_batch + min(row + i, p.M - 1u) * p.K + part);
+#endif
     uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + panel * p.b_panel + part * p.b_row);
     uint64_t b_step = 4ul * p.b_row;
     float sum[TM][TN];
@@ -72,6 +76,9 @@ void main()
     uint rounds = (k_end - part) / UK, rest = (k_end - part) % UK;
     for (uint r = 0u; r < rounds; r++) {
         uint64_t more = r + 1u < rounds ? 1ul : 0ul, b_now = b_at;
+#ifdef A_COLUMNS
+        uint64_t a_now = a_at;
+#endif
         [[unroll]] for (int kk = 0; kk < UK; kk++) {
             float bv[TN];
 #ifdef PANELS // rows follow each other: one address for all of the round
@@ -81,11 +88,22 @@ void main()
             b_now += rounds > 0u ? b_step : 0ul;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
+#ifdef A_COLUMNS
+                float value = RowRef(a_now).at[i];
+#else
                 float value = RowRef(a_at[i]).at[kk];
+#endif
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
             }
+#ifdef A_COLUMNS
+            a_now += rounds > 0u ? a_step : 0ul;
+#endif
         }
+#ifdef A_COLUMNS
+        a_at += more * (UK * a_step);
+#else
         [[unroll]] for (int i = 0; i < TM; i++) a_at[i] += more * (4ul * UK);
+#endif
         b_at += more * (UK * b_step);
     }
     uint done = rounds > 0u ? UK : 0u, last = done + rest - 1u; // K has at least one value
@@ -94,7 +112,11 @@ void main()
         float bv[TN];
         [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_at + k * b_step, j * SG);
         [[unroll]] for (int i = 0; i < TM; i++) {
+#ifdef A_COLUMNS
+            float value = RowRef(a_at + k * a_step).at[i];
+#else
             float value = RowRef(a_at[i] + 4ul * k).at[0];
+#endif
             [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
         }
     }

@@ -208,6 +208,8 @@ static void report(const bench *b, const bench_values *values, trn_text *out)
     trn_text_printf(out, "%.4g GFLOP/s, device memory %s\n", sum.flops / median * 1e-9,
                     trn_format_bytes(memory, bytes));
     if (values->training) report_training(b, values, out);
+    trn_exec_profile_text(b->exec, out); /* with TERRANE_PROFILE=1 only */
+    if (values->training) trn_exec_profile_text(b->training.exec, out);
 }
 
 static void destroy(bench *b)

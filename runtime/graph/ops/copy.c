@@ -112,6 +112,17 @@ static trn_status box_lower(trn_lower *lower, const box *full, trn_tensor *in, t
     return trn_step_elements(lower, &step, count, err);
 }
 
+trn_tensor *trn_lower_transposed(trn_lower *lower, trn_tensor *x, int64_t batch, int64_t rows,
+                                 int64_t columns, trn_error *err)
+{
+    box b = {.rank = 3,
+             .dim = {batch, columns, rows},
+             .in = {rows * columns, 1, columns},
+             .out = {rows * columns, rows, 1}};
+    trn_tensor *to = trn_lower_temporary(lower, 4 * (uint64_t)x->count, err);
+    return to && box_lower(lower, &b, x, to, err) == TRN_OK ? to : NULL;
+}
+
 static void copy_reference(const trn_node *node, const void *const *inputs, void *out)
 {
     box_copy(&attr_of(node)->box, inputs[0], out);

@@ -12,13 +12,15 @@ enum {
     SPLIT_K = 2048,      /* products with few tiles are cut along K from here on */
     SPLIT_TILES = 64,    /* what counts as few on a GPU */
     MAX_SPLIT = 16,
+    CACHED_K = 1024,    /* rows of b [K,N] that a core's cache keeps, a tile wide */
     PANEL_SLACK = 4096, /* bytes behind packed weights that a kernel may read */
 };
 
 typedef struct matmul_attr {
     int64_t batch, m, n, k;
-    bool b_shared; /* one right-hand side for all of the batch */
-    bool b_rows;   /* b is [K,N], not [N,K] */
+    bool b_shared;  /* one right-hand side for all of the batch */
+    bool b_rows;    /* b is [K,N], not [N,K] */
+    bool a_columns; /* a is [K,M], not [M,K] */
 } matmul_attr;
 
 static const matmul_attr *attr_of(const trn_node *node)
@@ -67,25 +69,34 @@ trn_tensor *trn_linear(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tenso
     return b ? trn_add(graph, y, b) : y;
 }
 
+/* Whether a transposed stays as it lies: kernels read its columns, or copy it. What is known before a run is
+ * better transposed then; and rows of a batch that share b are one matrix only when a's own rows are. */
+static bool reads_columns(const trn_tensor *a, const trn_tensor *b)
+{
+    return !a->constant && a->shape.ndim >= 2 && (b->shape.ndim > 2 || a->shape.ndim == 2);
+}
+
 /* Whether the leading dimensions of a and b allow a product, and what it is. */
-static bool product_of(const trn_tensor *a, const trn_tensor *b, bool transpose_b, trn_shape *out,
-                       matmul_attr *attr)
+static bool product_of(const trn_tensor *a, const trn_tensor *b, bool columns, bool transpose_b,
+                       trn_shape *out, matmul_attr *attr)
 {
     int an = a->shape.ndim, bn = b->shape.ndim;
     if (an < 2 || bn < 2 || a->type != TRN_F32 || b->type != TRN_F32) return false;
-    *attr = (matmul_attr){.m = a->shape.dim[an - 2],
-                          .k = a->shape.dim[an - 1],
+    *attr = (matmul_attr){.m = a->shape.dim[an - (columns ? 1 : 2)],
+                          .k = a->shape.dim[an - (columns ? 2 : 1)],
                           .n = b->shape.dim[transpose_b ? bn - 2 : bn - 1],
                           .b_shared = bn == 2,
-                          .b_rows = !transpose_b};
+                          .b_rows = !transpose_b,
+                          .a_columns = columns};
     if (b->shape.dim[transpose_b ? bn - 1 : bn - 2] != attr->k || (bn != 2 && bn != an)) return false;
     for (int i = 0; i < an - 2 && bn != 2; i++) {
         if (a->shape.dim[i] != b->shape.dim[i]) return false;
     }
+    *out = a->shape;
+    out->dim[an - 2] = attr->m;
+    out->dim[an - 1] = attr->n;
     attr->batch = a->count / (attr->m * attr->k);
     if (attr->b_shared) attr->m *= attr->batch, attr->batch = 1;
-    *out = a->shape;
-    out->dim[an - 1] = attr->n;
     return true;
 }
 
@@ -93,19 +104,30 @@ trn_tensor *trn_matmul(trn_graph *graph, trn_tensor *a, trn_tensor *b, bool tran
 {
     matmul_attr attr;
     trn_shape out;
-    /* All kernels read rows of a: a transposed copy costs little beside the product. */
-    if (a && transpose_a && a->shape.ndim >= 2) a = swap_last(graph, a);
     if (!a || !b) return NULL;
-    if (!product_of(a, b, transpose_b, &out, &attr)) {
+    bool columns = transpose_a && reads_columns(a, b);
+    if (transpose_a && !columns && a->shape.ndim >= 2) a = swap_last(graph, a);
+    if (!a) return NULL;
+    if (!product_of(a, b, columns, transpose_b, &out, &attr)) {
         char left[128], right[128];
         return trn_graph_fail(
             graph,
-            "matmul: %s does not fit %s%s: columns of the first must be rows of the second, leading "
+            "matmul: %s%s does not fit %s%s: columns of the first must be rows of the second, leading "
             "dimensions equal or the second a plain matrix, both float",
-            trn_shape_text(&a->shape, left), trn_shape_text(&b->shape, right),
+            trn_shape_text(&a->shape, left), columns ? " transposed" : "", trn_shape_text(&b->shape, right),
             transpose_b ? " transposed" : "");
     }
     return add_product(graph, a, b, out, &attr);
+}
+
+/* Of a that lies transposed, as A = a^T: y = A^T b: dA = b dy^T, db = A dy; y = A^T b^T: dA = b^T dy^T, db =
+ * dy^T A^T. */
+static trn_tensor *columns_gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which)
+{
+    bool b_rows = attr_of(node)->b_rows;
+    trn_tensor *a = node->inputs[0], *b = node->inputs[1];
+    if (which == 0) return trn_matmul(graph, b, dy, !b_rows, true);
+    return b_rows ? trn_matmul(graph, a, dy, false, false) : trn_matmul(graph, dy, a, true, true);
 }
 
 /* y = a b: da = dy b^T, db = a^T dy; y = a b^T: da = dy b, db = dy^T a. A shared b sums over all rows. */
@@ -113,6 +135,7 @@ static trn_tensor *gradient(trn_graph *graph, const trn_node *node, trn_tensor *
 {
     const matmul_attr *attr = attr_of(node);
     trn_tensor *a = node->inputs[0], *b = node->inputs[1];
+    if (attr->a_columns) return columns_gradient(graph, node, dy, which);
     if (which == 0) return trn_matmul(graph, dy, b, false, attr->b_rows);
     if (attr->b_shared) {
         dy = trn_reshape(graph, dy, TRN_SHAPE(attr->m, attr->n));
@@ -126,13 +149,14 @@ static void reference(const trn_node *node, const void *const *inputs, void *out
     const matmul_attr *attr = attr_of(node);
     float *y = out;
     int64_t row_step = attr->b_rows ? 1 : attr->k, k_step = attr->b_rows ? attr->n : 1;
+    int64_t a_row = attr->a_columns ? 1 : attr->k, a_k = attr->a_columns ? attr->m : 1;
     for (int64_t r = 0; r < attr->batch * attr->m; r++) {
-        const float *a = (const float *)inputs[0] + r * attr->k;
+        const float *a = (const float *)inputs[0] + r / attr->m * attr->m * attr->k + r % attr->m * a_row;
         const float *b = (const float *)inputs[1] + (attr->b_shared ? 0 : r / attr->m * attr->n * attr->k);
         for (int64_t c = 0; c < attr->n; c++) {
             double sum = 0;
             for (int64_t k = 0; k < attr->k; k++)
-                sum += (double)a[k] * (double)b[c * row_step + k * k_step];
+                sum += (double)a[k * a_k] * (double)b[c * row_step + k * k_step];
             y[r * attr->n + c] = (float)sum;
         }
     }
@@ -150,7 +174,8 @@ static void describe(const trn_node *node, trn_text *out)
 {
     const matmul_attr *attr = attr_of(node);
     if (attr->batch > 1) trn_text_printf(out, "%lld x ", (long long)attr->batch);
-    trn_text_printf(out, "[%lld,%lld] by [%lld,%lld]%s", (long long)attr->m, (long long)attr->k,
+    trn_text_printf(out, "[%lld,%lld]%s by [%lld,%lld]%s", (long long)(attr->a_columns ? attr->k : attr->m),
+                    (long long)(attr->a_columns ? attr->m : attr->k), attr->a_columns ? " transposed" : "",
                     (long long)(attr->b_rows ? attr->k : attr->n),
                     (long long)(attr->b_rows ? attr->n : attr->k), attr->b_rows ? "" : " transposed");
 }
@@ -198,6 +223,7 @@ typedef struct tiling {
     int bk, tm, tn, lanes;
     int64_t k_limit; /* longest sum of one invocation */
     bool vec4;
+    bool a_columns; /* a is read as [K,M] */
 } tiling;
 
 static tiling tile_uniform(const trn_device_info *info, const matmul_attr *attr)
@@ -208,6 +234,7 @@ static tiling tile_uniform(const trn_device_info *info, const matmul_attr *attr)
     t.tn = columns;
     t.bm = t.tm;
     t.bn = t.tn * sg;
+    t.a_columns = attr->a_columns;
     t.k_limit = (int64_t)(LOOP_ROUNDS - t.tm * t.tn - t.bk) * t.bk;
     return t;
 }
@@ -220,6 +247,7 @@ static tiling tile_lanes(const trn_device_info *info, const matmul_attr *attr)
     t.tn = attr->b_rows ? WIDE : attr->n <= sg ? 1 : 4;
     t.bm = t.tm;
     t.bn = t.tn * sg;
+    t.a_columns = attr->a_columns && sg >= WIDE;
     t.k_limit = (int64_t)(LOOP_ROUNDS - t.tm * t.tn) * WIDE;
     return t;
 }
@@ -252,12 +280,16 @@ static tiling tile_shared(const trn_device_info *info, const matmul_attr *attr)
     return t;
 }
 
-/* Parts that K is cut into: for the driver's loop limit, and to give every core work. */
+/* Parts that K is cut into: for the driver's loop limit, for caches, and to give every core work. */
 static int64_t parts_of(const trn_device_info *info, const matmul_attr *attr, const tiling *t, int64_t tiles)
 {
     int64_t parts = 1, enough = info->type == TRN_DEVICE_CPU ? 4 : SPLIT_TILES;
     if (tiles < enough && attr->k >= SPLIT_K)
         parts = TRN_MIN(TRN_MIN(enough / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
+    /* rows of b that come again for the next rows of a are in the cache still; partial sums take no more than
+     * the operands do */
+    if (t->variant != VARIANT_TILES && attr->b_rows)
+        parts = TRN_MAX(parts, TRN_MIN(attr->k / CACHED_K, attr->k / attr->m + attr->k / attr->n));
     if (info->quirks & TRN_QUIRK_LOOP_LIMIT) parts = TRN_MAX(parts, (attr->k + t->k_limit - 1) / t->k_limit);
     return parts;
 }
@@ -278,6 +310,7 @@ static void tiling_macros(trn_lower *lower, trn_step *step, const matmul_attr *a
     macro(step, "TN", number(lower, t->tn));
     if (attr->b_rows && t->variant != VARIANT_UNIFORM) macro(step, "B_ROWS", "1");
     if (t->variant == VARIANT_UNIFORM && !attr->b_rows) macro(step, "PANELS", "1");
+    if (t->a_columns) macro(step, "A_COLUMNS", "1");
     if (t->variant == VARIANT_LANES || t->variant == VARIANT_UNIFORM) {
         macro(step, "SG", number(lower, t->lanes));
     } else {
@@ -343,8 +376,11 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const til
         partial = trn_lower_temporary(lower, 4 * (uint64_t)parts * (uint64_t)node->out->count, err);
         if (!partial) return err ? err->code : TRN_ERR_MEMORY;
     }
-    trn_step_read(&step, node->inputs[0]);
-    trn_tensor *b = node->inputs[1];
+    trn_tensor *a = node->inputs[0], *b = node->inputs[1];
+    if (attr->a_columns && !t->a_columns)
+        a = trn_lower_transposed(lower, a, attr->batch, attr->k, attr->m, err);
+    if (!a) return err ? err->code : TRN_ERR_MEMORY;
+    trn_step_read(&step, a);
     if (t->variant == VARIANT_UNIFORM && !attr->b_rows) b = panels_of(lower, node, t->bn, err);
     if (!b) return err && err->code != TRN_OK ? err->code : trn_fail_memory(err, 64, "packing weights");
     trn_step_read(&step, b);
@@ -431,6 +467,21 @@ static void case_tn(trn_graph *graph)
     case_product(graph, TRN_SHAPE(21, 34), TRN_SHAPE(21, 9), true, false);
 }
 
+static void case_tn_long(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(5003, 27), TRN_SHAPE(5003, 37), true, false);
+}
+
+static void case_tn_batched(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(2, 3, 18, 13), TRN_SHAPE(2, 3, 18, 35), true, false);
+}
+
+static void case_tn_shared(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(3, 18, 13), TRN_SHAPE(18, 35), true, false);
+}
+
 static void case_tt(trn_graph *graph)
 {
     case_product(graph, TRN_SHAPE(3, 13, 10), TRN_SHAPE(3, 66, 13), true, true);
@@ -501,6 +552,9 @@ static const trn_op_case cases[] = {
     {"a b", case_nn, 0},
     {"a b, whole vec4s", case_nn_aligned, 0},
     {"a^T b", case_tn, 0},
+    {"transposed, 5003 long", case_tn_long, 0},
+    {"transposed batches", case_tn_batched, 0},
+    {"transposed batches, one matrix", case_tn_shared, 0},
     {"a^T b^T, batched", case_tt, 0},
     {"a b^T, batched", case_batched, 0},
     {"outer products", case_batched_rows, 0},

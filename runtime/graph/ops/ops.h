@@ -25,6 +25,11 @@ extern const trn_variant trn_row_variants[TRN_ROW_VARIANTS];
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
                          trn_error *err);
 
+/* x [batch, rows, columns] as [batch, columns, rows] in memory of this node only, by one more step. NULL with
+ * err set. */
+trn_tensor *trn_lower_transposed(trn_lower *lower, trn_tensor *x, int64_t batch, int64_t rows,
+                                 int64_t columns, trn_error *err);
+
 /* For `applies` of a variant: keeps the reason in why_not; true when there is none. */
 bool trn_variant_say(char why_not[128], const char *reason);
 /* Whether kernels of wide loads and shuffles (wide.glsl) can run: CPU drivers with buffer addresses. */
