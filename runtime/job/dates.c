@@ -315,7 +315,10 @@ trn_status job_dates_acquired(job_plan *plan, trn_error *err)
 
 static void note_unknown(const job_plan *plan, const planned_encoder *member, size_t date)
 {
-    if (plan->images)
+    if (plan->dataset)
+        job_plan_note(plan, "encoder '%s' may use the date, which a dataset does not say: it works without",
+                      member->wish->model);
+    else if (plan->images)
         job_plan_note(
             plan,
             "encoder '%s' may use the date, and the names of the images do not say one date for all: "
