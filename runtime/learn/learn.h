@@ -146,8 +146,9 @@ typedef struct trn_linear_options {
     bool batch_norm;
     uint64_t seed;
 } trn_linear_options;
-/* A linear layer trained by AdamW with a cosine schedule, from zeros; the epoch and rate with the smallest
- * loss on valid. Without valid samples every fifth training sample of a class is held out for the choice. */
+/* A linear layer trained by AdamW with a cosine schedule, from zeros; its weights are a moving average over
+ * about five epochs, of the epoch and rate with the smallest loss on valid. Without valid samples every fifth
+ * training sample of a class is held out for the choice. */
 trn_status trn_probe_linear(trn_gpu *gpu, const trn_probe_sets *sets, const trn_linear_options *options,
                             const trn_learn_hooks *hooks, trn_probe_scores *out, trn_error *err);
 

@@ -7,11 +7,15 @@
 
 static const char WHO[] = "linear probe";
 static const double DEFAULT_RATES[] = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2};
-enum { DEFAULT_EPOCHS = 100, DEFAULT_BATCH = 256 };
+enum {
+    DEFAULT_EPOCHS = 100,
+    DEFAULT_BATCH = 256,
+    AVERAGED_EPOCHS = 5, /* about so many the average of the weights remembers */
+};
 
 /* What AdamW changes, by their names in the graph. */
-static const char *const MATRICES[] = {"w", "adamw.m.w", "adamw.v.w"};
-static const char *const VECTORS[] = {"b", "adamw.m.b", "adamw.v.b"};
+static const char *const MATRICES[] = {"w", "adamw.m.w", "adamw.v.w", "average.w"};
+static const char *const VECTORS[] = {"b", "adamw.m.b", "adamw.v.b", "average.b"};
 
 typedef struct linear {
     const trn_linear_options *options;
@@ -137,8 +141,12 @@ static trn_status linear_open(trn_gpu *gpu, linear *l, trn_error *err)
     size_t most = options->batch ? (size_t)options->batch : DEFAULT_BATCH;
     l->steps = (l->train.count + most - 1) / most;
     l->batch = (l->train.count + l->steps - 1) / l->steps;
-    l->optimizer = (trn_optimizer_desc){
-        .kind = TRN_ADAMW, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = options->weight_decay};
+    l->optimizer = (trn_optimizer_desc){.kind = TRN_ADAMW,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .eps = 1e-8,
+                                        .weight_decay = options->weight_decay,
+                                        .average = 1 - 1.0 / (double)(AVERAGED_EPOCHS * l->steps)};
     status = allocate(l, err);
     if (status == TRN_OK) status = compile(gpu, l, err);
     if (status != TRN_OK) return status;
@@ -188,13 +196,14 @@ static trn_status step(linear *l, size_t at, const trn_schedule *schedule, doubl
     return status;
 }
 
-/* By the loss: a hundred epochs of five rates have accuracies that differ by chance, and the highest one
- * would often be of a model that has learned its samples by heart. */
+/* Of the averaged weights, since those of one step are noisy while the rate is high, and with them what is
+ * chosen. By the loss: a hundred epochs of five rates have accuracies that differ by chance, and the highest
+ * one would often be of a model that has learned its samples by heart. */
 static trn_status judge(linear *l, trn_probe_scores *now, trn_probe_scores *best, trn_error *err)
 {
     double loss = INFINITY;
-    trn_status status = trn_exec_get(l->net.exec, "w", l->w, err);
-    if (status == TRN_OK) status = trn_exec_get(l->net.exec, "b", l->b, err);
+    trn_status status = trn_exec_get(l->net.exec, "average.w", l->w, err);
+    if (status == TRN_OK) status = trn_exec_get(l->net.exec, "average.b", l->b, err);
     if (status == TRN_OK) status = learn_scorer_set(&l->scorer, l->w, l->b, err);
     if (status == TRN_OK)
         status =
