@@ -189,12 +189,12 @@ trn_status fit_checkpoint_write(fit *f, trn_error *err)
 
 /* ---- reading ---- */
 
-static trn_status fail_damaged(const fit *f, const char *path, trn_error *err)
+static trn_status fail_damaged(const fit *f, trn_error *err)
 {
     return trn_wrap(err,
                     "the checkpoint '%s' cannot be continued: delete it to begin anew, or train into another "
                     "folder than '%s'",
-                    path, f->options->dir);
+                    f->last_path, f->options->dir);
 }
 
 /* Copies the first line that differs of two texts; whether there is one. */
@@ -220,7 +220,7 @@ static trn_status check_identity(const fit *f, const trn_weights *weights, trn_e
         const char *name = f->identity.name[i], *text = trn_weights_metadata(weights, name);
         if (!text) {
             trn_fail(err, TRN_ERR_FORMAT, "it does not say what its '%s' was", name);
-            return fail_damaged(f, f->last_path, err);
+            return fail_damaged(f, err);
         }
         if (!first_difference(text, f->identity.text[i], was, is)) continue;
         return trn_fail(
@@ -280,14 +280,14 @@ static trn_status read_state(fit *f, const trn_weights *weights, trn_error *err)
     if (!written || strcmp(written, format) != 0) {
         trn_fail(err, TRN_ERR_FORMAT, "it is no checkpoint of training (format '%.80s')",
                  written ? written : "none");
-        return fail_damaged(f, f->last_path, err);
+        return fail_damaged(f, err);
     }
     trn_status status = check_identity(f, weights, err);
     if (status != TRN_OK) return status;
     fit_state state = {0};
     if (!parse_state(weights, &state) || !is_possible(f, &state)) {
         trn_fail(err, TRN_ERR_FORMAT, "what it says of where the run stands is damaged");
-        return fail_damaged(f, f->last_path, err);
+        return fail_damaged(f, err);
     }
     f->state = state;
     return TRN_OK;
@@ -321,10 +321,9 @@ trn_status fit_checkpoint_read(fit *f, bool *found, trn_error *err)
     *found = false;
     remove_partial(f);
     if (!trn_path_exists(f->last_path)) return TRN_OK;
-    if (open_tensors(f->last_path, &weights, err) != TRN_OK) return fail_damaged(f, f->last_path, err);
+    if (open_tensors(f->last_path, &weights, err) != TRN_OK) return fail_damaged(f, err);
     trn_status status = read_state(f, weights, err);
-    if (status == TRN_OK && read_tensors(f, weights, false, err) != TRN_OK)
-        status = fail_damaged(f, f->last_path, err);
+    if (status == TRN_OK && read_tensors(f, weights, false, err) != TRN_OK) status = fail_damaged(f, err);
     trn_weights_close(weights);
     if (status != TRN_OK) return status;
     *found = f->has_last = true;
@@ -411,8 +410,9 @@ trn_status fit_best_write(fit *f, const fit_scores *scores, trn_error *err)
 trn_status fit_best_read(fit *f, trn_error *err)
 {
     trn_weights *weights = NULL;
-    if (open_tensors(f->best_path, &weights, err) != TRN_OK) return fail_damaged(f, f->best_path, err);
-    trn_status status = read_tensors(f, weights, true, err);
+    trn_status status = open_tensors(f->best_path, &weights, err);
+    if (status == TRN_OK) status = read_tensors(f, weights, true, err);
     trn_weights_close(weights);
-    return status == TRN_OK ? TRN_OK : fail_damaged(f, f->best_path, err);
+    if (status == TRN_OK) return TRN_OK;
+    return trn_wrap(err, "the best weights cannot be read; delete '%s' to train anew", f->last_path);
 }

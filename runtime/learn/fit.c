@@ -241,6 +241,8 @@ static trn_status train(fit *f, trn_error *err)
     }
     trn_batches_close(f->batches);
     f->batches = NULL;
+    if (status == TRN_ERR_DEVICE_LOST && f->has_last)
+        trn_wrap(err, "training stopped; the same command goes on after step %lld", (long long)f->last_step);
     return status;
 }
 

@@ -198,6 +198,31 @@ static void killed_masks_end_the_same(void **state)
     a_killed_run_ends_the_same(1);
 }
 
+/* ---- a driver that gives up ---- */
+
+static void a_lost_device_leaves_the_checkpoint(void **state)
+{
+    (void)state;
+    char *data = new_dir(), *whole = new_dir(), *lost = new_dir();
+    trn_gpu *good = gpu, *failing;
+    trn_error err = {0};
+    trn_fit_result result;
+    write_data(0, data);
+    run_to_end(0, data, whole, false);
+    trn_gpu_options options = {.fail_submission = 40};
+    assert_trn_ok(trn_gpu_open(&options, &failing, &err), err);
+    gpu = failing;
+    trn_status status = run_plan(0, data, lost, NULL, &result, &err);
+    trn_gpu_close(failing);
+    gpu = good;
+    assert_trn_fails(status, TRN_ERR_DEVICE_LOST, err, "the same command goes on after step");
+    run_to_end(0, data, lost, true);
+    fit_same_run(whole, lost);
+    free(data);
+    free(whole);
+    free(lost);
+}
+
 /* ---- stopped ---- */
 
 typedef struct stopping {
@@ -364,9 +389,12 @@ static void damaged_checkpoints_are_refused(void **state)
     step[8] = '9';
     overwrite(out, bad, size);
     refuse(&c, TRN_ERR_FORMAT, "what it says of where the run stands is damaged");
+    overwrite(out, good, size);
     char *best = test_path(out, "best.safetensors"), *last = test_path(out, "last.safetensors");
     assert_int_equal(rename(best, last), 0);
     refuse(&c, TRN_ERR_FORMAT, "it is no checkpoint of training");
+    overwrite(out, good, size); /* the run was complete, and its best weights are gone */
+    refuse(&c, TRN_ERR_IO, "the best weights cannot be read");
     fit_close(&c);
     free(best);
     free(last);
@@ -381,6 +409,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_classes_end_the_same),
         cmocka_unit_test(killed_masks_end_the_same),
+        cmocka_unit_test(a_lost_device_leaves_the_checkpoint),
         cmocka_unit_test(a_stopped_run_goes_on),
         cmocka_unit_test(a_full_disk_keeps_the_former_checkpoint),
         cmocka_unit_test(other_settings_are_refused),
