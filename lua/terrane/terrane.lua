@@ -74,7 +74,7 @@ end
 -- Whether each of these fields of an encoder is given.
 local function given(encoder)
     return { pool = encoder.pool ~= nil, weight = encoder.weight ~= 1, date = encoder.date ~= nil,
-             display = encoder.display ~= nil, remove_position = encoder.remove_position }
+             remove_position = encoder.remove_position }
 end
 
 local function refuse_fields(encoder, fields, job)
@@ -268,7 +268,7 @@ local function default_of(name)
     return data
 end
 
-local meaningless = { "date", "display", "remove_position" }
+local meaningless = { "date", "remove_position" }
 
 local function complete_probes(where, data)
     local kinds, names = {}, {}

@@ -178,8 +178,9 @@ trn_status trn_learn_build(trn_graph *graph, const trn_learn_model *model, trn_t
             "features");
     input.height = dense ? model->height : 0;
     input.width = dense ? model->width : 0;
-    bool attends = model->head && model->head->kind == TRN_HEAD_ATTENTION;
-    if (!dense && !input.pooled && !attends)
+    bool takes_cells =
+        model->head && (model->head->kind == TRN_HEAD_ATTENTION || model->head->kind == TRN_HEAD_PROGRAM);
+    if (!dense && !input.pooled && !takes_cells)
         input.pooled = mean_of_cells(graph, input.grids[input.grid_count - 1]);
     if (model->head)
         *out = build_head(graph, model, &input, training);

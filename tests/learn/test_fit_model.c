@@ -117,6 +117,30 @@ static void features_have_the_shape_that_is_asked_for(void **state)
     fit_close(&c);
 }
 
+/* A network as head takes maps where the encoder gives grids, and vectors where it gives those. */
+static void networks_as_heads_get_what_the_encoder_gives(void **state)
+{
+    (void)state;
+    static const int input[] = {0}, cells[] = {1};
+    static const trn_program_arg classes[] = {{.key = "channels", .number = 3}};
+    static const trn_program_node nodes[] = {
+        {.op = "conv", .inputs = input, .input_count = 1, .args = classes, .arg_count = 1},
+        {.op = "mean", .inputs = cells, .input_count = 1},
+        {.op = "linear", .inputs = input, .input_count = 1, .args = classes, .arg_count = 1},
+    };
+    const trn_program of_maps = {.nodes = nodes, .node_count = 2, .input_count = 1, .output = 2};
+    const trn_program of_vectors = {.nodes = &nodes[2], .node_count = 1, .input_count = 1, .output = 1};
+    fit_case c;
+    fit_open(&c, data, NULL);
+    c.head.kind = TRN_HEAD_PROGRAM;
+    c.head.program = &of_vectors;
+    expect_shape(&c.model, false, "[2,3]");
+    c.member.options.pool = TRN_FEATURES_DENSE;
+    c.head.program = &of_maps;
+    expect_shape(&c.model, false, "[2,3]");
+    fit_close(&c);
+}
+
 static void models_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
@@ -255,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_are_named_by_their_part),
         cmocka_unit_test(features_have_the_shape_that_is_asked_for),
+        cmocka_unit_test(networks_as_heads_get_what_the_encoder_gives),
         cmocka_unit_test(models_that_do_not_fit_are_refused),
         cmocka_unit_test(keys_tell_models_apart),
         cmocka_unit_test(saved_encoders_have_the_same_key),

@@ -399,7 +399,8 @@ static void test_documented_examples(void **state)
     char *text = trn_read_file(path, 1 << 20, NULL, &err);
     if (!text) fail_msg("%s", err.message);
     int count = 0;
-    for (char *code = strstr(text, "```lua\n"); code; code = strstr(code, "```lua\n"), count++) {
+    for (char *code = text ? strstr(text, "```lua\n") : NULL; code;
+         code = strstr(code, "```lua\n"), count++) {
         code += strlen("```lua\n");
         char *end = strstr(code, "```");
         assert_non_null(end);
