@@ -6,7 +6,7 @@
 
 #include "graph.h"
 
-enum { B = 2, N = 5, C = 12, HEADS = 3, HIDDEN = 40, DEPTH = 3, MAX_PARAMS = 128, MAX_VALUES = 1 << 14 };
+enum { B = 2, N = 5, C = 12, HEADS = 3, HIDDEN = 40, DEPTH = 2, MAX_PARAMS = 128, MAX_VALUES = 1 << 14 };
 
 static trn_gpu *gpu;
 
