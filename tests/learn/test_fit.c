@@ -387,6 +387,10 @@ static void contradictions_are_refused(void **state)
     c.options.train_sample_count = 1;
     expect_failure(&c, TRN_ERR_ARGUMENT, "sample 99 is chosen");
     c.options.train_samples = NULL;
+    c.options.memory_limit = 100000;
+    expect_failure(&c, TRN_ERR_MEMORY,
+                   "does not fit in device memory in batches of 6: make the batch smaller");
+    c.options.memory_limit = 0;
     c.options.dir = NULL;
     expect_failure(&c, TRN_ERR_ARGUMENT, "wants a folder");
     assert_false(fit_exists(out, "log.jsonl"));
