@@ -81,10 +81,27 @@ static void close_run(train_run *run)
     job_dataset_close(&run->data);
 }
 
+/* Shapes of a network of the recipe's own, which needs no weights to be built. */
+static trn_status check_network(const train_run *run, trn_error *err)
+{
+    const trn_learn_model *model = &run->data.model;
+    bool dense = run->data.info->task == TRN_TASK_SEGMENTATION;
+    if (!model->trunk) return TRN_OK;
+    trn_tensor *out;
+    trn_graph *graph = trn_graph_create();
+    if (!graph) return trn_fail_memory(err, sizeof(void *), "a graph");
+    trn_tensor *image =
+        trn_input(graph, "image", TRN_F32, TRN_SHAPE(2, model->bands, model->height, model->width));
+    trn_status status = trn_learn_build(graph, model, image, dense, NULL, &out, err);
+    trn_graph_destroy(graph);
+    return status;
+}
+
 trn_status trn_train_check(const trn_train_job *job, const trn_job_hooks *hooks, trn_error *err)
 {
     train_run run;
     trn_status status = open_run(&run, job, hooks, err);
+    if (status == TRN_OK) status = job_blame(hooks, check_network(&run, err), TRN_JOB_WHOLE, 0);
     close_run(&run);
     return status;
 }

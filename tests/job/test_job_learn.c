@@ -567,6 +567,30 @@ static void a_network_of_ones_own_learns_segmentation(void **state)
     free(out);
 }
 
+/* Wrong shapes show before anything is read, with the recipe's line. */
+static void a_network_is_checked_with_its_shapes(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    told heard = {0};
+    char *dir = small_dataset();
+    static const trn_program_arg channels[] = {{"channels", 8, NULL}};
+    static const int image[] = {0}, first[] = {1};
+    static const trn_program_node nodes[] = {
+        {.op = "mean", .inputs = image, .input_count = 1, .line = 5},
+        {.op = "conv", .inputs = first, .input_count = 1, .args = channels, .arg_count = 1, .line = 6}};
+    static const trn_program network = {.nodes = nodes, .node_count = 2, .input_count = 1, .output = 2};
+    trn_job_hooks hooks = {.blame = blame, .note = note, .user = &heard};
+    trn_train_job job = train_of(dir, NULL);
+    job.encoders = NULL;
+    job.encoder_count = 0;
+    job.trunk = &network;
+    assert_trn_fails(trn_train_check(&job, &hooks, &err), TRN_ERR_ARGUMENT, err,
+                     "line 6 of the recipe, conv");
+    assert_true(heard.blamed == 1 && heard.part == TRN_JOB_WHOLE);
+    free(dir);
+}
+
 static void training_explains_itself(void **state)
 {
     (void)state;
@@ -599,6 +623,7 @@ int main(void)
         cmocka_unit_test(training_writes_weights_and_figures),
         cmocka_unit_test(trained_encoders_are_weights),
         cmocka_unit_test(a_network_of_ones_own_learns_segmentation),
+        cmocka_unit_test(a_network_is_checked_with_its_shapes),
         cmocka_unit_test(training_explains_itself),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
