@@ -15,7 +15,7 @@
 #define TM 16 // a multiple of SG
 #endif
 #ifndef TN
-#define TN 4 // 8 if B_ROWS
+#define TN 4 // 8 or 4 if B_ROWS
 #endif
 #ifdef PARTIAL // writes sums over a part of K
 #define EXTRA_BUFFERS(B)
@@ -51,7 +51,7 @@ void main()
     }
 #endif
 #ifdef B_ROWS
-    uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + part * p.N + min(column + lane * 8u, p.N - 1u));
+    uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + part * p.N + min(column + lane * TN, p.N - 1u));
 #else
     uint64_t b_at[TN];
     [[unroll]] for (int j = 0; j < TN; j++) {
@@ -90,8 +90,12 @@ void main()
 #endif
         [[unroll]] for (int kk = 0; kk < 8; kk++) {
 #ifdef B_ROWS
-            float bv[8];
+            float bv[TN];
+#if TN == 8
             LOAD8(b_at, bv, 0)
+#else
+            LOAD4(b_at, bv, 0)
+#endif
             b_at += k + kk + 1u < k_end ? 4ul * p.N : 0ul;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
@@ -115,7 +119,7 @@ void main()
         [[unroll]] for (int j = 0; j < TN; j++) tile[i * TN + j] = sum[i][j];
     uint rows = min(p.M - row, TM);
 #ifdef B_ROWS
-    uint first = column + lane * 8u, pitch = 1u;
+    uint first = column + lane * TN, pitch = 1u;
 #else
     uint first = column + lane, pitch = SG;
 #endif

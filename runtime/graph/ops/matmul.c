@@ -243,8 +243,11 @@ static tiling tile_lanes(const trn_device_info *info, const matmul_attr *attr)
 {
     int sg = (int)info->subgroup_size;
     tiling t = {.shader = "matmul_lanes.comp", .variant = VARIANT_LANES, .lanes = sg, .bk = WIDE};
-    t.tm = attr->b_rows || attr->m <= WIDE ? TRN_MAX(WIDE, sg) : 16;
-    t.tn = attr->b_rows ? WIDE : attr->n <= sg ? 1 : 4;
+    /* half as wide where less of the last tile is wasted */
+    bool narrow = (attr->n + WIDE * sg - 1) / (WIDE * sg) * 2 > (attr->n + 4 * sg - 1) / (4 * sg);
+    bool wide = attr->b_rows && !narrow;
+    t.tm = wide || attr->m <= WIDE ? TRN_MAX(WIDE, sg) : 16;
+    t.tn = wide ? WIDE : attr->b_rows || attr->n > sg ? 4 : 1;
     t.bm = t.tm;
     t.bn = t.tn * sg;
     t.a_columns = attr->a_columns && sg >= WIDE;
