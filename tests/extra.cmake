@@ -5,7 +5,7 @@ foreach(test_of_lua test_recipe test_recipe_reconstruct test_recipe_learning)
   endif()
 endforeach()
 
-foreach(test_of_data test_data test_data_hostile test_data_batches test_fit_labels test_job_learn_data)
+foreach(test_of_data test_data test_data_hostile test_data_batches test_data_scene test_fit_labels test_job_learn_data)
   if(TARGET ${test_of_data})
     target_link_libraries(${test_of_data} PRIVATE PkgConfig::HDF5)
   endif()
