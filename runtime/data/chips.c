@@ -54,6 +54,12 @@ void data_chips_free(struct data_chips *chips)
     pthread_mutex_destroy(&chips->lock); /* the rest is the dataset's arena's */
 }
 
+const char *data_chips_file(const struct data_chips *chips, size_t i)
+{
+    if (i == 0) return chips->labels;
+    return i <= chips->path_count ? chips->paths[i - 1] : NULL;
+}
+
 static trn_status reader_open(const struct data_chips *chips, chip_reader **out, trn_error *err)
 {
     chip_reader *reader = calloc(1, sizeof *reader);

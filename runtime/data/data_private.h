@@ -82,6 +82,8 @@ trn_status data_open_images(trn_dataset *dataset, const trn_dataset_options *opt
 
 /* chips.c */
 void data_chips_free(struct data_chips *chips); /* NULL is fine */
+/* The raster of labels, then the files of the scene; NULL past the last. */
+const char *data_chips_file(const struct data_chips *chips, size_t i);
 
 /* image.c */
 /* Bands of the dataset from a scene that holds them. */

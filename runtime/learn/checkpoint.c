@@ -1,6 +1,7 @@
 /* Checkpoints: where a run stands, so that it goes on from there with the same bits; and the best weights. */
 #include "fit.h"
 
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -308,7 +309,8 @@ static void remove_partial(const fit *f)
         static const char start[] = ".partial-";
         if (!trn_starts_with(names[i], start) || !trn_ends_with(names[i], ".safetensors")) continue;
         long process = strtol(names[i] + strlen(start), NULL, 10);
-        char *path = process > 0 && kill((pid_t)process, 0) ? trn_path_join(f->options->dir, names[i]) : NULL;
+        bool gone = process > 0 && kill((pid_t)process, 0) && errno == ESRCH;
+        char *path = gone ? trn_path_join(f->options->dir, names[i]) : NULL;
         if (path) unlink(path);
         free(path);
     }

@@ -132,6 +132,7 @@ static trn_status train_epoch(fit *f, trn_error *err)
 static bool is_better(const fit *f, double value)
 {
     if (!f->counts[TRN_SPLIT_VALID] || !f->state.best_epoch) return true;
+    if (isnan(f->state.best_metric)) return !isnan(value); /* nothing compares with it */
     return f->metric->lower_is_better ? value < f->state.best_metric : value > f->state.best_metric;
 }
 

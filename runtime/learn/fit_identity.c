@@ -21,8 +21,9 @@ static trn_status model_text(const fit *f, trn_text *text, trn_error *err)
     return status;
 }
 
-static void head_text(const fit *f, trn_text *text)
+static trn_status head_text(const fit *f, trn_text *text, trn_error *err)
 {
+    (void)err;
     const trn_head_desc *h = f->model->head;
     trn_text_printf(text,
                     "kind %d, outputs %lld, channels %lld, layers %d, heads %d, dropout %.9g, batch_norm %d, "
@@ -30,10 +31,12 @@ static void head_text(const fit *f, trn_text *text)
                     (int)h->kind, (long long)h->outputs, (long long)h->channels, h->layers, h->heads,
                     (double)h->dropout, h->batch_norm, (unsigned long long)f->model->seed);
     if (h->program) learn_describe_program(h->program, text);
+    return TRN_OK;
 }
 
-static void optimizer_text(const fit *f, trn_text *text)
+static trn_status optimizer_text(const fit *f, trn_text *text, trn_error *err)
 {
+    (void)err;
     const trn_optimizer_desc *o = &f->optimizer;
     const trn_schedule *s = &f->schedule;
     trn_text_printf(text,
@@ -46,6 +49,7 @@ static void optimizer_text(const fit *f, trn_text *text)
                     "%.17g\nlayer decay %.17g\nhead rate %.17g",
                     (int)s->kind, s->start, s->base, s->last, (long long)s->warmup, (long long)s->steps,
                     (long long)s->every, s->factor, f->options->layer_decay, f->options->head_rate);
+    return TRN_OK;
 }
 
 static uint64_t hash_names(const fit *f)
@@ -64,8 +68,26 @@ static uint64_t hash_names(const fit *f)
     return hash;
 }
 
-static void data_text(const fit *f, trn_text *text)
+/* Names and labels, sizes and times of change of the files. */
+static trn_status hash_files(const fit *f, char text[65], trn_error *err)
 {
+    trn_sha256_state hash;
+    uint8_t digest[32];
+    trn_status status = TRN_OK;
+    trn_sha256_begin(&hash);
+    for (int split = 0; status == TRN_OK && split < TRN_SPLIT_COUNT; split++)
+        status = trn_dataset_identify(f->dataset, (trn_split)split, fit_samples(f, (trn_split)split),
+                                      f->counts[split], &hash, err);
+    trn_sha256_end(&hash, digest);
+    trn_sha256_text(digest, text);
+    return status;
+}
+
+static trn_status data_text(const fit *f, trn_text *text, trn_error *err)
+{
+    char files[65];
+    trn_status status = hash_files(f, files, err);
+    if (status != TRN_OK) return status;
     const trn_dataset_info *info = f->info;
     trn_text_printf(text, "%s, %s of %zu classes, %d x %d\nbands", info->name, trn_task_name(info->task),
                     info->class_count, info->width, info->height);
@@ -77,6 +99,8 @@ static void data_text(const fit *f, trn_text *text)
     for (size_t c = 0; c < info->class_count; c++)
         trn_text_printf(text, " %llu", (unsigned long long)f->class_counts[c]);
     trn_text_printf(text, "\nnames %016llx", (unsigned long long)hash_names(f));
+    trn_text_printf(text, "\nfiles, by their sizes and times of change, %.16s", files);
+    return TRN_OK;
 }
 
 static void transform_text(const fit *f, const char *what, const trn_transform *t, trn_text *text)
@@ -85,13 +109,16 @@ static void transform_text(const fit *f, const char *what, const trn_transform *
                     "%s: resize %d x %d antialias %d, crop %d x %d random %d, flips %.17g %.17g, rotate %d",
                     what, t->resize_width, t->resize_height, t->antialias, t->crop_width, t->crop_height,
                     t->random_crop, t->flip_x, t->flip_y, t->rotate);
+    for (size_t b = 0; t->stretch && b < f->info->band_count; b++)
+        trn_text_printf(text, " stretch %.17g/%.17g", t->stretch[b].low, t->stretch[b].high);
     for (size_t b = 0; t->normalize && b < f->info->band_count; b++)
-        trn_text_printf(text, " %.9g/%.9g", t->normalize[b].mean, t->normalize[b].std);
+        trn_text_printf(text, " %.17g/%.17g", t->normalize[b].mean, t->normalize[b].std);
     trn_text_add(text, "\n");
 }
 
-static void settings_text(const fit *f, trn_text *text)
+static trn_status settings_text(const fit *f, trn_text *text, trn_error *err)
 {
+    (void)err;
     const trn_fit_options *o = f->options;
     trn_text_printf(
         text,
@@ -106,6 +133,7 @@ static void settings_text(const fit *f, trn_text *text)
         trn_text_printf(text, "frozen %s\n", o->frozen[i]);
     transform_text(f, "training samples", &o->train_transform, text);
     transform_text(f, "other samples", &o->eval_transform, text);
+    return TRN_OK;
 }
 
 static trn_status keep(fit *f, int i, const char *name, trn_text *text, trn_error *err)
@@ -121,25 +149,25 @@ trn_status fit_identify(fit *f, trn_error *err)
 {
     static const struct {
         const char *name;
-        void (*text)(const fit *f, trn_text *text);
-    } facts[] = {
-        {"head", head_text}, {"optimizer", optimizer_text}, {"data", data_text}, {"training", settings_text}};
+        trn_status (*text)(const fit *f, trn_text *text, trn_error *err);
+    } facts[] = {{"model", model_text},
+                 {"head", head_text},
+                 {"optimizer", optimizer_text},
+                 {"data", data_text},
+                 {"training", settings_text}};
     const trn_device_info *device = trn_gpu_info(f->gpu);
     trn_text text = {0};
     f->identity.device = trn_arena_printf(f->arena, "%s, driver %s %u", device->name, device->driver,
                                           (unsigned)device->driver_version);
     if (!f->identity.device) return trn_fail_memory(err, sizeof device->name, "the identity of a run");
-    trn_status status = model_text(f, &text, err);
-    if (status == TRN_OK) {
-        status = keep(f, 0, "model", &text, err);
-    } else {
-        trn_text_free(&text);
+    for (int i = 0; i < (int)TRN_COUNT(facts); i++) {
+        trn_status status = facts[i].text(f, &text, err);
+        if (status == TRN_OK)
+            status = keep(f, i, facts[i].name, &text, err);
+        else
+            trn_text_free(&text);
+        if (status != TRN_OK) return status;
     }
-    for (int i = 0; status == TRN_OK && i < (int)TRN_COUNT(facts); i++) {
-        facts[i].text(f, &text);
-        status = keep(f, i + 1, facts[i].name, &text, err);
-    }
-    if (status != TRN_OK) return status;
     trn_text_add(&text, f->options->description ? f->options->description : "");
     return keep(f, FIT_FACTS - 1, "settings", &text, err);
 }

@@ -49,6 +49,7 @@ static void remember(lbfgs *s)
 {
     int at = s->count ? (s->newest + 1) % HISTORY : 0;
     double *step = s->steps + (size_t)at * s->n, *change = s->changes + (size_t)at * s->n;
+    if (s->count == HISTORY) s->count--; /* the oldest pair makes room, whether this one is kept or not */
     for (size_t i = 0; i < s->n; i++) {
         step[i] = s->next_x[i] - s->x[i];
         change[i] = s->next_gradient[i] - s->gradient[i];
@@ -58,7 +59,7 @@ static void remember(lbfgs *s)
     if (!(curvature > 1e-10 * dot(change, change, s->n))) return;
     s->curvature[at] = curvature;
     s->newest = at;
-    if (s->count < HISTORY) s->count++;
+    s->count++;
 }
 
 /* -H g by the two loops over what is remembered. */

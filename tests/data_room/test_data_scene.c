@@ -103,6 +103,51 @@ static void check_chip(const trn_dataset *dataset, trn_split split, size_t index
     }
 }
 
+static void identify(const trn_dataset *dataset, uint8_t digest[32])
+{
+    trn_error err = {0};
+    trn_sha256_state hash;
+    trn_sha256_begin(&hash);
+    assert_trn_ok(trn_dataset_identify(dataset, TRN_SPLIT_TRAIN, NULL, 0, &hash, &err), err);
+    trn_sha256_end(&hash, digest);
+}
+
+/* Whether the training samples of this scene are those of `digest`. */
+static bool is_same_scene(const scene_files *files, const trn_chip_options *chips,
+                          const trn_dataset_options *options, const uint8_t digest[32])
+{
+    uint8_t now[32];
+    trn_dataset *dataset = open_scene(files, chips, options);
+    identify(dataset, now);
+    trn_dataset_close(dataset);
+    return !memcmp(now, digest, sizeof now);
+}
+
+static void scenes_have_an_identity(void **state)
+{
+    (void)state;
+    scene_files files = write_scene(&label_raster);
+    trn_chip_options chips = {.chip = CHIP, .block = BLOCK, .seed = 3}, other = chips;
+    uint8_t digest[32];
+    trn_error err = {0};
+    trn_dataset *dataset = open_scene(&files, &chips, NULL);
+    identify(dataset, digest);
+    assert_true(is_same_scene(&files, &chips, NULL, digest));
+    other.seed = 4;
+    assert_false(is_same_scene(&files, &other, NULL, digest));
+    assert_false(
+        is_same_scene(&files, &chips, &(trn_dataset_options){.has_ignore = true, .ignore = 2}, digest));
+    test_raster_write(files.labels, &label_raster); /* written anew */
+    assert_false(is_same_scene(&files, &chips, NULL, digest));
+    assert_int_equal(remove(files.labels), 0);
+    trn_sha256_state hash;
+    trn_sha256_begin(&hash);
+    assert_trn_fails(trn_dataset_identify(dataset, TRN_SPLIT_TRAIN, NULL, 0, &hash, &err), TRN_ERR_IO, err,
+                     "truth.tif' is missing");
+    trn_dataset_close(dataset);
+    free_files(&files);
+}
+
 static void scenes_are_cut_into_chips(void **state)
 {
     (void)state;
@@ -423,6 +468,7 @@ static void masks_that_are_wrong_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scenes_have_an_identity),
         cmocka_unit_test(scenes_are_cut_into_chips),
         cmocka_unit_test(options_hold_for_scenes),
         cmocka_unit_test(classes_may_begin_at_one),

@@ -338,6 +338,9 @@ static void other_settings_are_refused(void **state)
     c.options.description = "a study";
     refuse(&c, TRN_ERR_ARGUMENT, "is of another settings: there it is \"\", here \"a study\"");
     c.options = good.options;
+    c.options.train_transform.stretch = (const trn_band_range[FIT_BANDS]){{0, 1}, {0, 1}, {0, 1}};
+    refuse(&c, TRN_ERR_ARGUMENT, "is of another setting of training: there it is \"training samples");
+    c.options = good.options;
     c.head.kind = TRN_HEAD_MLP;
     refuse(&c, TRN_ERR_ARGUMENT, "is of another head");
     c.head.kind = TRN_HEAD_LINEAR;
@@ -346,6 +349,12 @@ static void other_settings_are_refused(void **state)
     fit_close(&c);
     open_plan(&c, 0, other, out);
     refuse(&c, TRN_ERR_ARGUMENT, "is of another data");
+    fit_close(&c);
+    fit_image = 1; /* one image has other pixels, and as many bytes as before */
+    fit_write_image(data, "image0.tif", FIT_BANDS, fit_pixel);
+    open_plan(&c, 0, data, out);
+    refuse(&c, TRN_ERR_ARGUMENT,
+           "is of another data: there it is \"files, by their sizes and times of change");
     fit_close(&c);
     char *after = fit_read(out, "last.safetensors", &size_after);
     assert_true(size == size_after && !memcmp(before, after, size));
