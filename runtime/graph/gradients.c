@@ -46,8 +46,11 @@ static trn_status step_back(gradient_pass *pass, const trn_node *node, trn_error
                             trn_node_label(node, label), node->op->why_no_gradient);
         const trn_node *read = node_for_rules(pass, node);
         trn_tensor *dx = NULL;
+        const char *scope = pass->graph->scope;
         trn_status status = trn_graph_status(pass->graph, err);
+        pass->graph->scope = node->scope; /* profiles and messages say whose gradient it is */
         if (status == TRN_OK) dx = node->op->gradient(pass->graph, read, dy, i);
+        pass->graph->scope = scope;
         if (status == TRN_OK) status = trn_graph_status(pass->graph, err);
         if (status != TRN_OK) return status;
         if (dx) accumulate(pass, node->inputs[i], dx);

@@ -337,6 +337,32 @@ static void the_first_value_that_is_not_finite_is_named(void **state)
     find_odd(ones, inf, NAN, "constant c [1]: 1 of 1 values are not finite");
 }
 
+/* A gradient that is not finite is named by the place it is the gradient of. */
+static void gradients_are_named_by_their_operators(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_text what = {0};
+    bool found;
+    trn_tensor *grad;
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *w = trn_state(graph, "w", TRN_SHAPE(3), NULL, NULL); /* zeros */
+    trn_graph_scope(graph, "blocks.3.");
+    trn_tensor *y = trn_unary(graph, "sqrt", w);
+    trn_graph_scope(graph, "head.");
+    y = trn_affine(graph, y, 2, 0);
+    assert_trn_ok(trn_gradients(graph, y, NULL, &w, 1, &grad, &err), err);
+    trn_output_add(graph, "d", grad);
+    trn_exec *exec = compiled(graph, &(trn_compile_options){.keep_all = true, .no_fusion = true});
+    run(exec);
+    assert_trn_ok(trn_exec_first_nonfinite(exec, &found, &what, &err), err);
+    assert_true(found);
+    assert_string_equal(trn_text_get(&what), "blocks.3.sqrt [3]: 3 of 3 values are not finite");
+    trn_text_free(&what);
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+}
+
 /* A fused graph shares memory and hides values: it is refused. */
 static void fused_graphs_do_not_tell_what_is_not_finite(void **state)
 {
@@ -365,6 +391,7 @@ int main(void)
         cmocka_unit_test(updates_see_the_old_values),
         cmocka_unit_test(wrong_updates_are_refused),
         cmocka_unit_test(the_first_value_that_is_not_finite_is_named),
+        cmocka_unit_test(gradients_are_named_by_their_operators),
         cmocka_unit_test(fused_graphs_do_not_tell_what_is_not_finite),
     };
     return cmocka_run_group_tests_name("learning", tests, open_device, close_device);
