@@ -126,8 +126,8 @@ const trn_dataset_info *trn_dataset_get_info(const trn_dataset *dataset);
 /* The sample's name: "id_0000", or the image's path in its folder. NULL when there is no such sample. */
 const char *trn_dataset_sample_name(const trn_dataset *dataset, trn_split split, size_t index);
 /* Adds to a hash all that decides what is read of a split: bands, size and options, and of each sample
- * (samples: indices; NULL: all) its name, label, and the sizes and times of change of its files, mask and scene
- * included. Where the folder lies does not matter. TRN_ERR_IO: a file is missing. */
+ * (samples: indices; NULL: all) its name, label, and the sizes and times of change of its files, mask and
+ * scene included. Where the folder lies does not matter. TRN_ERR_IO: a file is missing. */
 trn_status trn_dataset_identify(const trn_dataset *dataset, trn_split split, const size_t *samples,
                                 size_t count, trn_sha256_state *hash, trn_error *err);
 

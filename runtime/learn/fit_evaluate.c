@@ -10,7 +10,7 @@ typedef struct tally {
     int32_t *predictions; /* of a batch */
     float *scores;        /* [count, classes] of several labels, all samples */
     int32_t *labels;
-    double loss;                                       /* sum over samples */
+    double loss, weight;                               /* sums over what counts, see weigh */
     double there, there_weight, absent, absent_weight; /* of several labels: sums of both halves */
     size_t count, total;
 } tally;
@@ -32,13 +32,29 @@ static void choose(const float *logits, size_t classes, size_t places, int32_t *
     }
 }
 
+/* What a batch's mean loss is a mean of: labels, by their class weights in cross entropy; samples, of losses
+ * that compare areas. */
+static double weigh(const fit *f, const trn_batch *batch)
+{
+    double sum = 0;
+    bool entropy = f->loss == TRN_LOSS_CROSS_ENTROPY;
+    if (!entropy && f->loss != TRN_LOSS_FOCAL) return (double)batch->count;
+    for (size_t i = 0; i < batch->count * batch->label_count; i++) {
+        int32_t label = batch->labels[i];
+        if (label != TRN_LABEL_IGNORE) sum += f->class_weights ? (double)f->class_weights[label] : 1;
+    }
+    return sum;
+}
+
 static trn_status add_classes(fit *f, const trn_batch *batch, tally *t, trn_error *err)
 {
     size_t classes = f->info->class_count, places = batch->label_count;
+    double weight = weigh(f, batch);
     float loss = 0;
     trn_status status = trn_exec_get(f->engine.eval, "loss", &loss, err);
     if (status != TRN_OK) return status;
-    t->loss += (double)loss * (double)batch->count;
+    t->loss += (double)loss * weight;
+    t->weight += weight;
     for (size_t i = 0; i < batch->count; i++)
         choose(f->values + i * classes * places, classes, places, t->predictions + i * places);
     return trn_confusion_add(&t->confusion, batch->labels, t->predictions, batch->count * places, err);
@@ -104,7 +120,7 @@ static trn_status finish_tally(const fit *f, const tally *t, fit_scores *out, tr
 {
     *out = (fit_scores){.count = t->count};
     if (!f->multilabel) {
-        out->loss = t->loss / (double)t->count;
+        out->loss = t->weight > 0 ? t->loss / t->weight : 0;
         out->classes = trn_confusion_scores(&t->confusion);
         return TRN_OK;
     }

@@ -263,9 +263,9 @@ typedef struct trn_optimizer_desc {
     void *user;
 } trn_optimizer_desc;
 
-/* Layers for learning rates that fall with depth: 0 for patch and position embeddings and tokens, n + 1 for
- * what is below "blocks.n." or "layers.n.", depth + 1 for the rest (norm, heads). Scale: factor^(depth + 1 -
- * layer). Source: BEiT, MAE's fine-tuning. */
+/* Layers for learning rates that fall with depth: 0 for embeddings (of patches, positions, channels, dates)
+ * and tokens, n + 1 for what is below "blocks.n." or "layers.n.", depth + 1 for the rest (norm, heads).
+ * Scale: factor^(depth + 1 - layer). Source: BEiT, MAE's fine-tuning. */
 int trn_layer_of(const char *name, int depth);
 double trn_layer_scale(double factor, int layer, int depth);
 

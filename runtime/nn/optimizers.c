@@ -15,20 +15,28 @@ static long layer_at(const char *part)
     return numbered && isdigit((unsigned char)part[7]) ? strtol(part + 7, NULL, 10) : -1;
 }
 
+/* Whether a part of a name is of what comes before the first block. */
+static bool is_below_blocks(const char *part, size_t length)
+{
+    static const char *const words[] = {"embed", "cls_token", "reg_token", "register_tokens"};
+    for (size_t i = 0; i < TRN_COUNT(words); i++) {
+        const char *found = strstr(part, words[i]);
+        if (found && found < part + length) return true;
+    }
+    return false;
+}
+
+/* The first part that tells decides: generators of patch embeddings have layers of their own. */
 int trn_layer_of(const char *name, int depth)
 {
-    static const char *const below[] = {"patch_embed", "pos_embed", "cls_token", "reg_token",
-                                        "register_tokens"};
     for (const char *part = name;; part++) {
+        size_t length = strcspn(part, ".");
         long layer = layer_at(part);
         if (layer >= 0) return (int)TRN_MIN(layer, (long)depth) + 1;
-        part = strchr(part, '.');
-        if (!part) break;
+        if (is_below_blocks(part, length)) return 0;
+        part += length;
+        if (!*part) return depth + 1;
     }
-    for (size_t i = 0; i < TRN_COUNT(below); i++) {
-        if (strstr(name, below[i])) return 0;
-    }
-    return depth + 1;
 }
 
 double trn_layer_scale(double factor, int layer, int depth)

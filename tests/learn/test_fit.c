@@ -210,6 +210,39 @@ static void maps_learn_pixels(void **state)
     free(data);
 }
 
+/* With a rate of 0, so that the weights stay, and half of some masks without labels. */
+static double validation_loss_in_batches(const char *data, int batch)
+{
+    static const double weights[] = {1, 0, 4};
+    fit_case c;
+    trn_error err = {0};
+    char *out = new_dir();
+    fit_open(&c, data, out);
+    trn_dataset_close(c.dataset);
+    const trn_dataset_options options = {.has_ignore = true, .ignore = 1};
+    assert_trn_ok(trn_dataset_open(data, &options, &c.dataset, &err), err);
+    c.options.epochs = 1;
+    c.options.batch = batch;
+    c.options.schedule.base = 0;
+    c.options.loss.class_weights = weights;
+    c.options.loss.class_weight_count = TRN_COUNT(weights);
+    trn_fit_result result = fitted(&c);
+    assert_int_equal(result.valid.count, 4 * FIT_SIDE * FIT_SIDE); /* of 5 masks, two of them halves */
+    fit_close(&c);
+    free(out);
+    return result.valid_loss;
+}
+
+static void validation_loss_is_the_mean_over_labels(void **state)
+{
+    (void)state;
+    char *data = new_dir();
+    fit_write_masks(data, 6, 5);
+    double one = validation_loss_in_batches(data, 1), many = validation_loss_in_batches(data, 3);
+    if (!(fabs(one - many) < 1e-5 * one)) fail_msg("%g in batches of 1, %g in batches of 3", one, many);
+    free(data);
+}
+
 static void one_learns_without_validation(void **state)
 {
     (void)state;
@@ -453,6 +486,7 @@ int main(void)
         cmocka_unit_test(a_model_learns_easy_classes),
         cmocka_unit_test(the_same_settings_give_the_same_bits),
         cmocka_unit_test(maps_learn_pixels),
+        cmocka_unit_test(validation_loss_is_the_mean_over_labels),
         cmocka_unit_test(one_learns_without_validation),
         cmocka_unit_test(patience_ends_a_run),
         cmocka_unit_test(frozen_parameters_stay),

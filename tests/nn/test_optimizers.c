@@ -598,6 +598,11 @@ static void layers_are_found_by_name(void **state)
     assert_int_equal(trn_layer_of("patch_embed.proj.weight", 12), 0);
     assert_int_equal(trn_layer_of("encoder.pos_embed", 12), 0);
     assert_int_equal(trn_layer_of("cls_token", 12), 0);
+    assert_int_equal(trn_layer_of("encoder.space_time_embed.S2_RGB.proj.weight", 12), 0); /* Galileo */
+    assert_int_equal(trn_layer_of("eo_patch_embed.S1.weight", 2), 0);                     /* Presto */
+    assert_int_equal(trn_layer_of("patch_embed.weight_generator.transformer_encoder.layers.0.norm1.bias", 12),
+                     0); /* DOFA */
+    assert_int_equal(trn_layer_of("blocks.3.pos_embed", 12), 4);
     assert_int_equal(trn_layer_of("blocks.0.attn.qkv.weight", 12), 1);
     assert_int_equal(trn_layer_of("encoder.blocks.11.norm1.bias", 12), 12);
     assert_int_equal(trn_layer_of("layers.3.fc1.weight", 12), 4);
