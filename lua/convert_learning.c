@@ -13,6 +13,23 @@ static void convert_limits(converter *c, trn_job_dataset *data)
     lua_pop(c->L, 1);
 }
 
+/* 0 is what the runtime takes for the usual share. */
+static double convert_share(converter *c, const char *split)
+{
+    double share = trn_field_number(c, split, 0);
+    return share > 0 ? share : -1;
+}
+
+static void convert_blocks(converter *c, trn_job_dataset *data)
+{
+    data->block = trn_field_integer(c, "block");
+    if (lua_getfield(c->L, -1, "shares") == LUA_TTABLE) {
+        data->valid_share = convert_share(c, "valid");
+        data->test_share = convert_share(c, "test");
+    }
+    lua_pop(c->L, 1);
+}
+
 static void convert_chance(converter *c, trn_job_dataset *data)
 {
     lua_getfield(c->L, -1, "flip");
@@ -57,6 +74,7 @@ static void convert_dataset(converter *c, trn_job_dataset *data)
     data->resize = trn_field_integer(c, "resize");
     data->antialias = trn_field_flag(c, "antialias");
     convert_labels(c, data);
+    convert_blocks(c, data);
     convert_limits(c, data);
     convert_chance(c, data);
     lua_pop(c->L, 1);

@@ -208,6 +208,10 @@ function terrane.reconstruct(fields) end
 ---@field x? number left to right (default: 0)
 ---@field y? number top to bottom (default: 0)
 
+---@class terrane.SharesFields
+---@field valid? number of this split; 0: it has none (default: 0.2)
+---@field test? number of this split; 0: it has none (default: 0.2)
+
 ---@class terrane.DatasetFields
 ---@field [1] string folder, or scene
 ---@field labels? string raster of labels on the grid of the scene (default: the folder has them)
@@ -230,6 +234,8 @@ function terrane.reconstruct(fields) end
 ---@field bands_as_stored? boolean bands have the names of GEO-Bench's files, also where these are wrong (default: false)
 ---@field date? integer of samples with several dates, from 1 (default: several are an error)
 ---@field chip? integer side of the squares into which a scene with labels is cut (default: 64)
+---@field block? integer side in squares of the blocks that are drawn for valid and test (default: 4)
+---@field shares? terrane.SharesFields parts of the blocks with labels that valid and test get (default: 0.2 each)
 
 ---Labelled samples: a task folder of GEO-Bench, a folder of images with a split.csv, or a scene beside a raster of labels.
 ---@param fields terrane.DatasetFields|string

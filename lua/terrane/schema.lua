@@ -84,6 +84,10 @@ local function count_of(split)
              otherwise = "all" }
 end
 
+local function share_of(split)
+    return { name = split, type = "number", min = 0, max = 0.99, default = 0.2, help = "of this split; 0: it has none" }
+end
+
 local function head_fields(fields)
     return append(fields, {
         { name = "dropout", type = "number", min = 0, max = 0.99, default = 0, help = "before the last layer" },
@@ -374,6 +378,11 @@ return {
               otherwise = "several are an error" },
             { name = "chip", type = "integer", min = 8, max = 4096,
               help = "side of the squares into which a scene with labels is cut", otherwise = "64" },
+            { name = "block", type = "integer", min = 1, max = 65536,
+              help = "side in squares of the blocks that are drawn for valid and test", otherwise = "4" },
+            { name = "shares", type = "record", record_name = "shares",
+              help = "parts of the blocks with labels that valid and test get", otherwise = "0.2 each",
+              record = { share_of "valid", share_of "test" } },
         },
     },
     {

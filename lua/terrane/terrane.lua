@@ -221,8 +221,13 @@ end
 function rules.dataset(where, data)
     check_scale(where, data)
     split_classes(where, data)
-    if data.chip and not data.labels then
-        check.fail(where, "chip", nil, "field 'chip' is for a scene; wanted a field 'labels' beside it")
+    for _, field in ipairs { "chip", "block", "shares" } do
+        if data[field] and not data.labels then
+            check.fail(where, field, nil, format("field '%s' is for a scene; wanted a field 'labels' beside it", field))
+        end
+    end
+    if data.shares and data.shares.valid + data.shares.test >= 1 then
+        check.fail(where, "shares", nil, "field 'shares' leaves nothing to train on; wanted less than 1 together")
     end
     if type(data.flip) ~= "table" then
         data.flip = { x = data.flip or 0, y = data.flip or 0 }

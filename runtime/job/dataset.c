@@ -50,7 +50,11 @@ static trn_status open_samples(const job_dataset *data, const trn_dataset_option
                                trn_error *err)
 {
     const trn_job_dataset *wish = data->what.data;
-    const trn_chip_options chips = {.chip = wish->chip, .seed = data->what.seed};
+    const trn_chip_options chips = {.chip = wish->chip,
+                                    .block = wish->block,
+                                    .valid = wish->valid_share,
+                                    .test = wish->test_share,
+                                    .seed = data->what.seed};
     bool folder = trn_path_is_dir(wish->path);
     if (wish->labels && folder)
         return trn_fail(err, TRN_ERR_ARGUMENT,

@@ -162,6 +162,13 @@ static void a_scene_with_labels_is_cut_and_learned(void **state)
     assert_true(result.fit.test.mean_iou > 0.9);
     trn_train_result_free(&result);
 
+    job.data.block = 2;
+    job.data.test_share = -1;
+    job.data.valid_share = 0.4;
+    trn_text_free(&text);
+    assert_trn_ok(trn_train_explain(&job, gpu, NULL, &text, &err), err);
+    assert_non_null(strstr(trn_text_get(&text), "60 train, 40 valid, 0 test"));
+
     job.data.labels = small;
     assert_trn_fails(trn_train_check(&job, NULL, &err), TRN_ERR_ARGUMENT, err, "small.tif");
     job.data.labels = NULL;

@@ -77,18 +77,20 @@ static void test_dataset(void **state)
 {
     (void)state;
     trn_recipe *recipe = load_good(
-        HEAD "return terrane.train { " ENCODER
-             ", data = terrane.dataset { 'd', labels = 'l.tif', chip = 32,\n"
-             "partition = '0.01x_train', bands = { 'B04', 'B03' }, sensor = 'rgb', scale = 0.5, offset = 1,\n"
-             "unit = 'reflectance', resize = 96, antialias = true, limit = { train = 10, test = 20 },\n"
-             "crop = 64, flip = { x = 0.5 }, rotate = true, ignore = 255, fill = 0, classes = { 'a', 'b' },\n"
-             "skip_missing = true, bands_as_stored = true, date = 2 } }");
+        HEAD
+        "return terrane.train { " ENCODER
+        ", data = terrane.dataset { 'd', labels = 'l.tif', chip = 32, block = 2, shares = { test = 0 },\n"
+        "partition = '0.01x_train', bands = { 'B04', 'B03' }, sensor = 'rgb', scale = 0.5, offset = 1,\n"
+        "unit = 'reflectance', resize = 96, antialias = true, limit = { train = 10, test = 20 },\n"
+        "crop = 64, flip = { x = 0.5 }, rotate = true, ignore = 255, fill = 0, classes = { 'a', 'b' },\n"
+        "skip_missing = true, bands_as_stored = true, date = 2 } }");
     const trn_job_dataset *data = &trn_recipe_train(recipe)->data;
     assert_string_equal(data->path, "d");
     assert_string_equal(data->labels, "l.tif");
     assert_string_equal(data->partition, "0.01x_train");
     assert_string_equal(data->sensor, "rgb");
     assert_true(data->chip == 32 && data->band_count == 2 && data->has_scale && data->scale == 0.5);
+    assert_true(data->block == 2 && data->valid_share == 0.2 && data->test_share < 0);
     assert_true(data->offset == 1 && data->unit == TRN_UNIT_REFLECTANCE && data->resize == 96);
     assert_true(data->antialias && data->limit[TRN_SPLIT_TRAIN] == 10 && data->limit[TRN_SPLIT_VALID] == 0);
     assert_true(data->limit[TRN_SPLIT_TEST] == 20 && data->crop == 64 && data->rotate);
@@ -102,6 +104,7 @@ static void test_dataset(void **state)
     data = &trn_recipe_train(recipe)->data;
     assert_true(data->class_count == 3 && !data->class_names && !data->has_fill && !data->has_ignore);
     assert_true(data->flip_x == 0.25 && data->flip_y == 0.25 && !data->rotate && !data->has_scale);
+    assert_true(!data->block && data->valid_share == 0 && data->test_share == 0); /* the usual ones */
     trn_text place = {0};
     trn_recipe_place(recipe, TRN_RECIPE_SCENE, 0, "classes", &place);
     assert_string_equal(trn_text_get(&place), "recipes/x.lua:3");
@@ -257,6 +260,9 @@ static const struct {
     {WITH_DATA("classes = { 'a', 3 }"), "field 'classes[2]' is 3; wanted a name, or one number alone"},
     {WITH_DATA("classes = { 'a', 'a' }"), "the class 'a' stands twice"},
     {WITH_DATA("chip = 32"), "field 'chip' is for a scene; wanted a field 'labels' beside it"},
+    {WITH_DATA("shares = { test = 0 }"), "field 'shares' is for a scene; wanted a field 'labels' beside it"},
+    {WITH_DATA("labels = 'l.tif', shares = { valid = 0.8 }"), "field 'shares' leaves nothing to train on"},
+    {WITH_DATA("labels = 'l.tif', shares = { valid = -1 }"), "dataset: shares: field 'valid' is -1"},
     {WITH_DATA("offset = 1"), "wanted a field 'scale' beside it"},
     {WITH_DATA("sensor = 'setninel2'"), "recipes/x.lua:4: dataset: "},
     {HEAD "return terrane.train { data = 'd', " ENCODER " }",
