@@ -6,7 +6,7 @@ local p = terrane.params {
     data = { default = "data/eurosat-rgb", help = "folder of 64 x 64 RGB images with a split.csv" },
     weights = { default = "weights/galileo-nano/encoder.pt", help = "Galileo nano encoder weights" },
     month = { default = 5, min = 0, max = 11, help = "month of acquisition, 0 is January" },
-    epochs = { default = 10, min = 1, max = 10000, help = "times that all training images are seen" },
+    epochs = { default = 20, min = 1, max = 10000, help = "times that all training images are seen" },
     seed = { default = 0, min = 0, help = "of everything that is left to chance" },
 }
 
@@ -18,10 +18,10 @@ return terrane.train {
     encoders = terrane.encoder { "galileo-nano", weights = p.weights, patch = 8, month = p.month },
     head = terrane.linear { batch_norm = true },
     loss = terrane.cross_entropy { label_smoothing = 0.1 },
-    optimizer = terrane.adamw { rate = 1e-3, weight_decay = 0.05 },
-    schedule = terrane.cosine { warmup_epochs = math.min(1, p.epochs / 10) },
+    optimizer = terrane.adamw { rate = 3e-4, weight_decay = 0.05 },
+    schedule = terrane.cosine { warmup_epochs = math.min(0.5, p.epochs / 10) },
     layer_decay = 0.75,
-    head_rate = 5,
+    head_rate = 20,
     epochs = p.epochs,
     batch = 32,
     clip = 1,
