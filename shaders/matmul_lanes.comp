@@ -28,6 +28,15 @@
 #define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part; EXTRA_SCALARS
 #include "terrane.glsl"
 #include "wide.glsl"
+#ifdef HALF // operands are of float16
+#define BYTES 2ul
+#define LOAD8_OPERAND LOAD8_HALF
+#define LOAD4_OPERAND LOAD4_HALF
+#else
+#define BYTES 4ul
+#define LOAD8_OPERAND LOAD8
+#define LOAD4_OPERAND LOAD4
+#endif
 
 layout(local_size_x = SG) in;
 void main()
@@ -42,21 +51,21 @@ void main()
     if (part >= p.K) return; // the last row of groups is not full
     uint k_end = min(part + p.k_part, p.K);
 #ifdef A_COLUMNS // columns behind the last are of the next row, or lie behind a: nobody looks at their sums
-    uint64_t a_first = uint64_t(p.a) + 4ul * (batch * p.a_batch + row), a_step = 4ul * p.M;
+    uint64_t a_first = uint64_t(p.a) + BYTES * (batch * p.a_batch + row), a_step = BYTES * p.M;
 #else
     uint64_t a_at[TM / SG];
     [[unroll]] for (int i = 0; i < TM / SG; i++) {
         uint at = batch * p.a_batch + min(row + i * SG + lane, p.M - 1u) * p.K + part;
-        a_at[i] = uint64_t(p.a) + 4ul * at;
+        a_at[i] = uint64_t(p.a) + BYTES * at;
     }
 #endif
 #ifdef B_ROWS
-    uint64_t b_at = uint64_t(p.b) + 4ul * (batch * p.b_batch + part * p.N + min(column + lane * TN, p.N - 1u));
+    uint64_t b_at = uint64_t(p.b) + BYTES * (batch * p.b_batch + part * p.N + min(column + lane * TN, p.N - 1u));
 #else
     uint64_t b_at[TN];
     [[unroll]] for (int j = 0; j < TN; j++) {
         uint at = batch * p.b_batch + min(column + j * SG + lane, p.N - 1u) * p.K + part;
-        b_at[j] = uint64_t(p.b) + 4ul * at;
+        b_at[j] = uint64_t(p.b) + BYTES * at;
     }
 #endif
     float sum[TM][TN];
@@ -68,14 +77,14 @@ void main()
         float av[TM / 8][8];
         uint64_t a_at = a_first + min(k + lane, k_end - 1u) * a_step;
         [[unroll]] for (int i = 0; i < TM / 8; i++) {
-            LOAD8(a_at + 32ul * i, av[i], 0)
+            LOAD8_OPERAND(a_at + 8ul * BYTES * i, av[i], 0)
             [[unroll]] for (int j = 0; j < 8; j++) av[i][j] = k + lane < k_end ? av[i][j] : 0.0;
         }
 #else
         float av[TM / SG][8];
         [[unroll]] for (int i = 0; i < TM / SG; i++) {
-            LOAD8(a_at[i], av[i], 0)
-            a_at[i] += 32ul;
+            LOAD8_OPERAND(a_at[i], av[i], 0)
+            a_at[i] += 8ul * BYTES;
             // what lies behind the end may be anything
             [[unroll]] for (int kk = 0; kk < 8; kk++) av[i][kk] = k + kk < k_end ? av[i][kk] : 0.0;
         }
@@ -83,8 +92,8 @@ void main()
 #ifndef B_ROWS
         float bv[TN][8];
         [[unroll]] for (int j = 0; j < TN; j++) {
-            LOAD8(b_at[j], bv[j], 0)
-            b_at[j] += 32ul;
+            LOAD8_OPERAND(b_at[j], bv[j], 0)
+            b_at[j] += 8ul * BYTES;
             [[unroll]] for (int kk = 0; kk < 8; kk++) bv[j][kk] = k + kk < k_end ? bv[j][kk] : 0.0;
         }
 #endif
@@ -92,11 +101,11 @@ void main()
 #ifdef B_ROWS
             float bv[TN];
 #if TN == 8
-            LOAD8(b_at, bv, 0)
+            LOAD8_OPERAND(b_at, bv, 0)
 #else
-            LOAD4(b_at, bv, 0)
+            LOAD4_OPERAND(b_at, bv, 0)
 #endif
-            b_at += k + kk + 1u < k_end ? 4ul * p.N : 0ul;
+            b_at += k + kk + 1u < k_end ? BYTES * p.N : 0ul;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
 #ifdef A_COLUMNS

@@ -1,6 +1,6 @@
-// y = a b for any GPU: a [M,K], b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. A work group makes BM by BN values,
-// each invocation TM by TN of them, from tiles of BK in shared memory whose rows are padded against bank conflicts.
-// Values of a tile that lie behind an end are zero.
+// y = a b for any GPU: a [M,K] (or [K,M] if A_COLUMNS), b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. A work group
+// makes BM by BN values, each invocation TM by TN of them, from tiles of BK in shared memory whose rows are padded against
+// bank conflicts. Values of a tile that lie behind an end are zero.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -27,8 +27,12 @@
 #else
 #include "generated.glsl"
 #endif
-#ifdef VEC4 // rows of both operands are whole vec4s
+#if defined VEC4 && defined HALF // rows of both operands are whole vec4s; HALF: of float16
+#define BUFFERS(B) B(0, Half4, a) B(1, Half4, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#elif defined VEC4
 #define BUFFERS(B) B(0, Vec4, a) B(1, Vec4, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#elif defined HALF
+#define BUFFERS(B) B(0, Half, a) B(1, Half, b) B(2, Float, y) EXTRA_BUFFERS(B)
 #else
 #define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Float, y) EXTRA_BUFFERS(B)
 #endif
@@ -55,16 +59,24 @@ const uint WIDTH = 1;
         uint at = base + min(first + r, rows - 1u) * p.K + min(k + kk, k_end - 1u);                           \
         STORE_DOWN(tile, stride, kk, r, matrix, at, inside)                                                   \
     }
+// Columns of a matrix [K, columns], whose columns are contiguous, into the same.
+#define LOAD_COLUMNS(matrix, tile, stride, size, base, first, columns)                                        \
+    for (uint t = gl_LocalInvocationIndex; t < size * BK / WIDTH; t += LOCAL) {                               \
+        uint kk = t / (size / WIDTH), c = t % (size / WIDTH) * WIDTH;                                         \
+        bool inside = first + c < columns && k + kk < k_end;                                                  \
+        uint at = base + min(k + kk, k_end - 1u) * columns + min(first + c, columns - 1u);                    \
+        STORE_ALONG(tile, stride, kk, c, matrix, at, inside)                                                  \
+    }
 #ifdef VEC4
 #define STORE_DOWN(tile, stride, kk, r, matrix, at, inside)                                                   \
-    vec4 v = inside ? AT(matrix, at / 4u) : vec4(0.0);                                                        \
+    vec4 v = inside ? vec4(AT(matrix, at / 4u)) : vec4(0.0);                                                  \
     [[unroll]] for (uint i = 0; i < 4; i++) tile[(kk + i) * stride + r] = v[i];
 #define STORE_ALONG(tile, stride, kk, c, matrix, at, inside)                                                  \
-    vec4 v = inside ? AT(matrix, at / 4u) : vec4(0.0);                                                        \
+    vec4 v = inside ? vec4(AT(matrix, at / 4u)) : vec4(0.0);                                                  \
     [[unroll]] for (uint i = 0; i < 4; i++) tile[kk * stride + c + i] = v[i];
 #else
 #define STORE_DOWN(tile, stride, kk, r, matrix, at, inside)                                                   \
-    float v = AT(matrix, at);                                                                                 \
+    float v = float(AT(matrix, at));                                                                          \
     tile[kk * stride + r] = inside ? v : 0.0;
 #define STORE_ALONG STORE_DOWN
 #endif
@@ -86,14 +98,13 @@ void main()
         [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] = 0.0;
 
     for (uint k = part; k < k_end; k += BK) {
+#ifdef A_COLUMNS
+        LOAD_COLUMNS(a, a_tile, A_ROW, BM, a_base, row0, p.M)
+#else
         LOAD_ROWS(a, a_tile, A_ROW, BM, a_base, row0, p.M)
+#endif
 #ifdef B_ROWS
-        for (uint t = gl_LocalInvocationIndex; t < BN * BK / WIDTH; t += LOCAL) {
-            uint kk = t / (BN / WIDTH), c = t % (BN / WIDTH) * WIDTH;
-            bool inside = column0 + c < p.N && k + kk < k_end;
-            uint at = b_base + min(k + kk, k_end - 1u) * p.N + min(column0 + c, p.N - 1u);
-            STORE_ALONG(b_tile, B_ROW, kk, c, b, at, inside)
-        }
+        LOAD_COLUMNS(b, b_tile, B_ROW, BN, b_base, column0, p.N)
 #else
         LOAD_ROWS(b, b_tile, B_ROW, BN, b_base, column0, p.N)
 #endif

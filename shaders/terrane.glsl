@@ -5,13 +5,21 @@
 //   #include "terrane.glsl"
 //
 // and reads and writes by AT(name, index), scalars by p.name. The same source becomes a kernel that gets its buffers as
-// addresses (TRN_ADDRESS) or as storage buffers. Element types: Float, Vec4, Int, Uint.
+// addresses (TRN_ADDRESS) or as storage buffers. Element types: Float, Vec4, Int, Uint; with HALF defined Half and
+// Half4, of 16 bits, which are made floats as they are read: float(AT(a, i)).
 
+#ifdef HALF
+#extension GL_EXT_shader_16bit_storage : require
+#endif
 #ifdef TRN_ADDRESS
 #extension GL_EXT_buffer_reference : require
 #extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer FloatRef { float at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) buffer Vec4Ref { vec4 at[]; };
+#ifdef HALF
+layout(buffer_reference, std430, buffer_reference_align = 2) buffer HalfRef { float16_t at[]; };
+layout(buffer_reference, std430, buffer_reference_align = 8) buffer Half4Ref { f16vec4 at[]; };
+#endif
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer IntRef { int at[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer UintRef { uint at[]; };
 #define TRN_MEMBER(index, type, name) type##Ref name;
@@ -20,6 +28,8 @@ layout(push_constant) uniform Params { BUFFERS(TRN_MEMBER) SCALARS } p;
 #else
 #define TRN_TYPE_Float float
 #define TRN_TYPE_Vec4 vec4
+#define TRN_TYPE_Half float16_t
+#define TRN_TYPE_Half4 f16vec4
 #define TRN_TYPE_Int int
 #define TRN_TYPE_Uint uint
 #define TRN_BINDING(index, type, name) \

@@ -466,7 +466,7 @@ static trn_status open_device(trn_gpu *gpu, const trn_gpu_options *options, trn_
     if (status == TRN_OK) status = find_device(gpu, options->device, err);
     if (status == TRN_OK) status = choose_access(gpu, options->access, err);
     if (status != TRN_OK) return status;
-    if (trn_gpu_disabled("fp16")) gpu->info.float16 = false;
+    if (trn_gpu_disabled("fp16")) gpu->info.float16 = gpu->info.storage16 = false;
     if (trn_gpu_disabled("coopmat")) gpu->info.cooperative_matrix = false;
     status = create_device(gpu, err);
     if (status == TRN_OK) status = create_timeline(gpu, err);

@@ -22,8 +22,9 @@ static trn_status operand_value(trn_exec *exec, trn_tensor *tensor, void *const 
     }
     *owned = true;
     if (base->constant && !base->producer) return trn_leaf_data(base, value, err);
-    *value = malloc((size_t)base->count * 4);
-    if (!*value) return trn_fail_memory(err, (size_t)base->count * 4, "checking");
+    size_t bytes = (size_t)trn_tensor_bytes(base);
+    *value = malloc(bytes);
+    if (!*value) return trn_fail_memory(err, bytes, "checking");
     return trn_exec_read(exec, base, *value, err);
 }
 
@@ -38,13 +39,34 @@ static trn_status run_reference(trn_exec *exec, void **local, trn_node *const *n
         if (node->inputs[i])
             status = operand_value(exec, node->inputs[i], local, nodes, index, &values[i], &owned[i], err);
     }
-    local[index] = malloc((size_t)node->out->count * 4);
-    if (status == TRN_OK && !local[index])
-        status = trn_fail_memory(err, (size_t)node->out->count * 4, "checking");
+    size_t bytes = (size_t)trn_tensor_bytes(node->out);
+    local[index] = malloc(bytes);
+    if (status == TRN_OK && !local[index]) status = trn_fail_memory(err, bytes, "checking");
     if (status == TRN_OK) node->op->reference(node, (const void *const *)values, local[index]);
     for (int i = 0; i < node->input_count; i++) {
         if (owned[i]) free(values[i]);
     }
+    return status;
+}
+
+/* How far what the device has of a tensor is from the reference's values. */
+static trn_status compare(trn_exec *exec, trn_tensor *tensor, const void *expected, double *error,
+                          trn_error *err)
+{
+    size_t bytes = (size_t)trn_tensor_bytes(tensor);
+    void *device = malloc(bytes);
+    float *actual = NULL, *wanted = NULL;
+    trn_status status =
+        device ? trn_exec_read(exec, tensor, device, err) : trn_fail_memory(err, bytes, "checking");
+    if (status == TRN_OK) {
+        actual = trn_tensor_floats(tensor, device);
+        wanted = trn_tensor_floats(tensor, expected);
+        if (!actual || !wanted) status = trn_fail_memory(err, bytes, "checking");
+    }
+    if (status == TRN_OK) *error = trn_worst_error(actual, wanted, tensor->count);
+    free(actual);
+    free(wanted);
+    free(device);
     return status;
 }
 
@@ -59,11 +81,9 @@ static trn_status check_group(trn_exec *exec, const trn_group *group, trn_error 
     trn_status status = TRN_OK;
     for (int i = 0; status == TRN_OK && i < count; i++)
         status = run_reference(exec, local, nodes, i, err);
-    float *device = malloc((size_t)group->out->count * 4);
-    if (status == TRN_OK && !device) status = trn_fail_memory(err, (size_t)group->out->count * 4, "checking");
-    if (status == TRN_OK) status = trn_exec_read(exec, group->out, device, err);
+    double error = 0;
+    if (status == TRN_OK) status = compare(exec, group->out, local[count - 1], &error, err);
     if (status == TRN_OK) {
-        double error = trn_worst_error(device, local[count - 1], group->out->count);
         char label[128], shape[128];
         trn_log(TRN_LOG_DEBUG, "check %s %s: %.2e", trn_node_label(nodes[0], label),
                 trn_shape_text(&group->out->shape, shape), error);
@@ -73,7 +93,6 @@ static trn_status check_group(trn_exec *exec, const trn_group *group, trn_error 
                               trn_node_label(nodes[0], label), count,
                               trn_shape_text(&group->out->shape, shape), error);
     }
-    free(device);
     for (int i = 0; i < count; i++)
         free(local[i]);
     return status;
@@ -98,13 +117,15 @@ static trn_status count_odd(trn_exec *exec, trn_tensor *tensor, int64_t *odd, tr
     void *data;
     bool owned;
     *odd = 0;
-    if (tensor->type != TRN_F32) return TRN_OK;
+    if (tensor->type == TRN_I32) return TRN_OK;
     trn_status status = operand_value(exec, tensor, NULL, NULL, 0, &data, &owned, err);
     if (status != TRN_OK) return status;
-    const float *values = data;
+    float *values = trn_tensor_floats(tensor, data);
+    free(data);
+    if (!values) return trn_fail_memory(err, (size_t)tensor->count * sizeof *values, "checking");
     for (int64_t i = 0; i < tensor->count; i++)
         *odd += !isfinite(values[i]);
-    free(data);
+    free(values);
     return TRN_OK;
 }
 

@@ -65,7 +65,7 @@ static trn_status load_constant(trn_exec *exec, trn_tensor *tensor, trn_error *e
 {
     trn_gpu_buffer **slot = &exec->constants[tensor->id];
     if (*slot) return TRN_OK;
-    uint64_t bytes = (uint64_t)tensor->count * 4;
+    uint64_t bytes = trn_tensor_bytes(tensor);
     trn_status status =
         trn_gpu_buffer_create(exec->gpu, bytes, tensor->name ? tensor->name : "a constant", slot, err);
     if (status != TRN_OK || tensor->producer || !(tensor->fill || tensor->values)) return status;
@@ -83,7 +83,7 @@ static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand
 {
     const trn_tensor *tensor = operand->tensor;
     trn_binding binding = {.offset = operand->offset, .written = operand->written};
-    binding.size = operand->size ? operand->size : (uint64_t)tensor->count * 4 - operand->offset;
+    binding.size = operand->size ? operand->size : trn_tensor_bytes(tensor) - operand->offset;
     if (tensor->constant) {
         binding.buffer = exec->constants[tensor->id];
         return binding;
@@ -250,7 +250,7 @@ static void summarize(trn_exec *exec, const constant_use *use)
         exec->nominal += trn_rate_nominal(exec->gpu, &step->step);
     }
     for (size_t i = 0; i < tensor_total(exec); i++) {
-        if (use->kept[i]) sum->weight_bytes += (uint64_t)tensor_at(exec, i)->count * 4;
+        if (use->kept[i]) sum->weight_bytes += trn_tensor_bytes(tensor_at(exec, i));
     }
     sum->arena_bytes = exec->plan.total;
     sum->arena_bytes_unshared = exec->plan.unshared;
@@ -267,7 +267,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
         const trn_lowered_step *lowered = &exec->lower.steps[s];
         for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
-            if (!loaded[tensor->id]) held += (uint64_t)tensor->count * 4;
+            if (!loaded[tensor->id]) held += trn_tensor_bytes(tensor);
             loaded[tensor->id] = true;
         }
         most = TRN_MAX(most, held);
@@ -275,7 +275,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
             if (use->kept[tensor->id] || use->last_setup[tensor->id] > (int)s || !loaded[tensor->id])
                 continue;
-            held -= (uint64_t)tensor->count * 4;
+            held -= trn_tensor_bytes(tensor);
             loaded[tensor->id] = false;
         }
     }
@@ -349,7 +349,7 @@ static trn_status check_bindings(const trn_exec *exec, trn_error *err)
         const trn_lowered_step *lowered = &exec->lower.steps[s];
         for (int i = 0; i < lowered->step.operand_count; i++) {
             const trn_operand *operand = &lowered->step.operands[i];
-            uint64_t size = operand->size ? operand->size : (uint64_t)operand->tensor->count * 4;
+            uint64_t size = operand->size ? operand->size : trn_tensor_bytes(operand->tensor);
             if (size <= limit) continue;
             return trn_fail(
                 err, TRN_ERR_MEMORY,
@@ -447,7 +447,7 @@ void trn_exec_destroy(trn_exec *exec)
 trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err)
 {
     const trn_tensor *base = trn_tensor_base(tensor);
-    uint64_t bytes = (uint64_t)base->count * 4;
+    uint64_t bytes = trn_tensor_bytes(base);
     if (base->constant) return trn_gpu_read(exec->gpu, exec->constants[base->id], 0, data, bytes, err);
     const trn_place *place = &exec->plan.places[base->id];
     return trn_gpu_read(exec->gpu, exec->blocks[place->block], place->offset, data, bytes, err);

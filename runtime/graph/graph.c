@@ -49,6 +49,7 @@ void trn_graph_destroy(trn_graph *graph)
     free(graph->learning);
     free(graph->updates);
     free(graph->blocks);
+    free(graph->halves);
     free(graph);
 }
 
@@ -144,6 +145,30 @@ trn_tensor *trn_tensor_base(trn_tensor *tensor)
     return tensor;
 }
 
+uint64_t trn_tensor_bytes(const trn_tensor *tensor)
+{
+    uint64_t size = tensor->type == TRN_F16 ? 2 : 4;
+    return ((uint64_t)tensor->count * size + 3) / 4 * 4;
+}
+
+const char *trn_type_name(trn_dtype type)
+{
+    return type == TRN_F16 ? "float16" : type == TRN_I32 ? "integers" : "float32";
+}
+
+float *trn_tensor_floats(const trn_tensor *tensor, const void *values)
+{
+    float *floats = malloc((size_t)tensor->count * sizeof *floats);
+    if (!floats) return NULL;
+    if (tensor->type == TRN_F16) {
+        for (int64_t i = 0; i < tensor->count; i++)
+            floats[i] = trn_f16_to_f32(((const uint16_t *)values)[i]);
+    } else {
+        memcpy(floats, values, (size_t)tensor->count * sizeof *floats);
+    }
+    return floats;
+}
+
 const char *trn_node_label(const trn_node *node, char buffer[128])
 {
     const char *name = node->op == &trn_op_pointwise ? trn_pointwise_name(node) : node->op->name;
@@ -168,6 +193,8 @@ trn_tensor *trn_input(trn_graph *graph, const char *name, trn_dtype type, trn_sh
         if (other->is_input && !strcmp(other->name, name))
             return trn_graph_fail(graph, "two inputs or states are called '%s'", name);
     }
+    if (type == TRN_F16)
+        return trn_graph_fail(graph, "input '%s' is float16: let it be float32 and cast it", name);
     trn_tensor *tensor = leaf(graph, name, type, shape);
     if (tensor) tensor->is_input = true;
     return tensor;
@@ -286,6 +313,10 @@ trn_tensor *trn_constant_int(trn_graph *graph, const char *name, trn_shape shape
 void trn_output_add(trn_graph *graph, const char *name, trn_tensor *tensor)
 {
     if (!tensor || graph->error.code != TRN_OK) return;
+    if (tensor->type == TRN_F16) {
+        trn_graph_fail(graph, "output '%s' is float16: cast it to float32", name);
+        return;
+    }
     for (size_t i = 0; i < graph->output_count; i++) {
         if (!strcmp(graph->outputs[i].name, name)) {
             trn_graph_fail(graph, "two outputs are called '%s'", name);
@@ -304,6 +335,19 @@ void trn_output_add(trn_graph *graph, const char *name, trn_tensor *tensor)
 
 /* ---- nodes and views ---- */
 
+/* Whether the operator takes the types of its operands; else the graph has failed. */
+static bool takes_types(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int count)
+{
+    char text[128];
+    for (int i = 0; i < count && !op->float16; i++) {
+        if (!inputs[i] || inputs[i]->type != TRN_F16) continue;
+        trn_graph_fail(graph, "%s: %s is float16, and it takes float32: cast it", op->name,
+                       trn_shape_text(&inputs[i]->shape, text));
+        return false;
+    }
+    return true;
+}
+
 trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int input_count,
                        trn_dtype type, trn_shape out_shape)
 {
@@ -313,6 +357,7 @@ trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *in
         return NULL;
     }
     if (input_count > 0 && !inputs[0]) return NULL;
+    if (!takes_types(graph, op, inputs, input_count)) return NULL;
     trn_tensor *out = trn_tensor_new(graph, type, out_shape);
     trn_node *node = out ? trn_arena_alloc(graph->arena, sizeof *node) : NULL;
     if (!out) {

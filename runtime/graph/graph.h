@@ -20,7 +20,10 @@ extern "C" {
 
 enum { TRN_MAX_DIMS = 6 };
 
-typedef enum trn_dtype { TRN_F32, TRN_I32 } trn_dtype; /* both 4 bytes */
+/* 4, 4 and 2 bytes. TRN_F16 is how operands of matrix products may lie in memory: trn_cast makes such
+ * tensors, trn_linear, trn_matmul, trn_reshape and trn_cast take them, and nothing else does; they are no
+ * inputs, states or outputs. All arithmetic is of float32. */
+typedef enum trn_dtype { TRN_F32, TRN_I32, TRN_F16 } trn_dtype;
 
 typedef struct trn_shape {
     int ndim;
@@ -134,6 +137,16 @@ trn_tensor *trn_linear(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tenso
 /* a [..,M,K] (or [..,K,M] if transpose_a), b [..,K,N] (or [..,N,K] if transpose_b) -> [..,M,N]. Leading
  * dimensions are equal, or b has two dimensions and serves all. */
 trn_tensor *trn_matmul(trn_graph *graph, trn_tensor *a, trn_tensor *b, bool transpose_a, bool transpose_b);
+
+/* x in the other storage type, TRN_F32 or TRN_F16: to the nearest, ties to even; what is beyond 65504 becomes
+ * infinite. Of its own type: x itself. A gradient stays float32 and passes unchanged. Compiling float16 on a
+ * device without 16-bit storage is TRN_ERR_UNSUPPORTED. */
+trn_tensor *trn_cast(trn_graph *graph, trn_tensor *x, trn_dtype type);
+/* Mixed precision: while it is on, products (also those of convolutions, and those that gradients are made
+ * of) take their operands rounded to float16, each tensor once, and add up in float32. Results, biases and
+ * all other operators stay float32. A product that is given one operand of TRN_F16 takes the other so, too.
+ */
+void trn_graph_mixed(trn_graph *graph, bool on);
 
 /* Where element (outer, window, head, row, d) of an attention operand lies: offset + sum of index * stride,
  * in elements; d is contiguous. So packed qkv and mask units need no copy. */
@@ -332,8 +345,9 @@ typedef struct trn_op_result {
  * goes wrong shows in the result; only a lost device and cancelling are failures. */
 trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
                               trn_op_result *result, trn_error *err);
-/* Runs every case of every operator (or those whose name contains `filter`) on the device against the C
- * reference, outputs poisoned before. report is called for each. Returns TRN_OK when all ran (passed or not).
+/* Runs every case of every operator (or those whose name contains `filter`) that the device can run (those of
+ * float16 need 16-bit storage) against the C reference, outputs poisoned before. report is called for each.
+ * Returns TRN_OK when all ran (passed or not).
  */
 trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
                            void (*report)(void *user, const trn_op_result *result), void *user,

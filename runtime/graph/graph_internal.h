@@ -23,7 +23,10 @@ struct trn_graph {
     trn_arena *arena;
     trn_error error; /* the first one of building */
     const char *scope, *prefix;
-    bool recompute; /* blocks that are marked now are computed again for their gradients */
+    bool recompute;      /* blocks that are marked now are computed again for their gradients */
+    bool mixed;          /* products that are built now take float16 */
+    trn_tensor **halves; /* by base tensor id: its cast to float16, or NULL */
+    size_t half_capacity;
     int block_depth;
     trn_block_range *blocks; /* whole ones and the one that is open; in building order */
     size_t block_count, block_capacity;
@@ -43,6 +46,9 @@ trn_tensor *trn_tensor_new(trn_graph *graph, trn_dtype type, trn_shape shape);
 trn_tensor *trn_tensor_base(trn_tensor *tensor); /* through views to the tensor that owns the memory */
 /* "blocks.3.matmul" */
 const char *trn_node_label(const trn_node *node, char buffer[128]);
+
+/* malloc'd floats of values that lie as the tensor's type says; NULL: out of memory. */
+float *trn_tensor_floats(const trn_tensor *tensor, const void *values);
 
 /* needed[node->id]: whether an output or an update depends on it. Counts the consumers of every base tensor
  * on the way. malloc'd. */

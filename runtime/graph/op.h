@@ -120,6 +120,7 @@ struct trn_op {
     void (*cost)(const trn_node *node, double *flops, double *bytes); /* NULL: bytes of operands, no flops */
     void (*describe)(const trn_node *node, trn_text *out); /* parameters for explain; may be NULL */
     bool epilogue; /* its kernels can end in a fused pointwise chain */
+    bool float16;  /* takes operands of TRN_F16 */
     const trn_variant *variants;
     int variant_count;
     const trn_op_case *cases;
@@ -135,6 +136,9 @@ extern const trn_op *const trn_op_table[]; /* NULL-terminated */
 trn_node *trn_node_add(trn_graph *graph, const trn_op *op, trn_tensor *const *inputs, int input_count,
                        trn_dtype type, trn_shape out_shape);
 trn_arena *trn_graph_arena(trn_graph *graph);
+const char *trn_type_name(trn_dtype type); /* for messages: "float32", "integers", "float16" */
+/* Bytes of its memory, whole words. */
+uint64_t trn_tensor_bytes(const trn_tensor *tensor);
 /* axis in [-ndim, ndim) to [0, ndim); -1 after failing the graph */
 int trn_axis(trn_graph *graph, const trn_tensor *x, int axis, const char *op);
 /* [outer, axis, inner] of a shape cut at an axis */

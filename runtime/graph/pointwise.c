@@ -181,7 +181,8 @@ static trn_tensor *add_node(trn_graph *graph, int row, int which, trn_tensor *co
     for (int i = 0; i < count; i++) {
         if (!operands[i]) return NULL;
         if (operands[i]->type != TRN_F32)
-            return trn_graph_fail(graph, "%s: operand %d holds integers", rows[row].name, i);
+            return trn_graph_fail(graph, "%s: operand %d holds %s; it takes floats", rows[row].name, i,
+                                  trn_type_name(operands[i]->type));
         trn_shape sofar = shape;
         if (!broadcast_shape(&sofar, &operands[i]->shape, &shape))
             return trn_graph_fail(graph, "%s: shapes %s and %s do not broadcast", rows[row].name,

@@ -73,8 +73,9 @@ static trn_status run_node(const trn_node *node, void **values, trn_error *err)
     for (int i = 0; i < node->input_count; i++) {
         if (node->inputs[i]) inputs[i] = values[trn_tensor_base(node->inputs[i])->id];
     }
-    void *out = malloc((size_t)node->out->count * 4);
-    if (!out) return trn_fail_memory(err, (size_t)node->out->count * 4, node->op->name);
+    size_t bytes = (size_t)trn_tensor_bytes(node->out);
+    void *out = malloc(bytes);
+    if (!out) return trn_fail_memory(err, bytes, node->op->name);
     values[node->out->id] = out;
     node->op->reference(node, inputs, out);
     return TRN_OK;

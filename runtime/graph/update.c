@@ -47,9 +47,9 @@ void trn_update(trn_graph *graph, trn_tensor *state, trn_tensor *value)
     char had[128], given[128];
     if (!state || !value || graph->error.code != TRN_OK || !trn_update_may(graph, state)) return;
     if (value->type != TRN_F32 || !trn_shape_equal(&state->shape, &value->shape)) {
-        trn_graph_fail(graph, "update: state '%s' is %s, its new value %s%s", trn_tensor_base(state)->name,
-                       trn_shape_text(&state->shape, had), trn_shape_text(&value->shape, given),
-                       value->type == TRN_F32 ? "" : " of integers");
+        trn_graph_fail(graph, "update: state '%s' is %s, its new value %s of %s",
+                       trn_tensor_base(state)->name, trn_shape_text(&state->shape, had),
+                       trn_shape_text(&value->shape, given), trn_type_name(value->type));
         return;
     }
     /* another state may have its new value by the time this one takes it */

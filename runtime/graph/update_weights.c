@@ -7,9 +7,9 @@ static bool is_part(trn_graph *graph, const trn_tensor *part, const trn_tensor *
 {
     if (!part || (part->type == TRN_F32 && trn_shape_equal(&part->shape, &weights->shape))) return true;
     char had[128], given[128];
-    trn_graph_fail(graph, "update: the weights '%s' are %s, what belongs to them %s%s", weights->name,
+    trn_graph_fail(graph, "update: the weights '%s' are %s, what belongs to them %s of %s", weights->name,
                    trn_shape_text(&weights->shape, had), trn_shape_text(&part->shape, given),
-                   part->type == TRN_F32 ? "" : " of integers");
+                   trn_type_name(part->type));
     return false;
 }
 

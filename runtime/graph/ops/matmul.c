@@ -1,5 +1,6 @@
 /* matmul: the matrix product, batched or with one right-hand side for all; linear layers are made of it.
  * Bias, activation and residual are pointwise operators that end its kernels. */
+#include "graph_internal.h"
 #include "ops.h"
 
 #include <string.h>
@@ -30,8 +31,11 @@ static const matmul_attr *attr_of(const trn_node *node)
 
 /* ---- building ---- */
 
+/* Of float16 by way of float32, which moves: the values stay the same. */
 static trn_tensor *swap_last(trn_graph *graph, trn_tensor *x)
 {
+    x = trn_cast(graph, x, TRN_F32);
+    if (!x) return NULL;
     int order[TRN_MAX_DIMS], n = x->shape.ndim;
     for (int i = 0; i < n; i++)
         order[i] = i;
@@ -40,9 +44,25 @@ static trn_tensor *swap_last(trn_graph *graph, trn_tensor *x)
     return trn_permute(graph, x, order);
 }
 
+/* Whether the product of these is of float16. */
+static bool is_half(const trn_graph *graph, const trn_tensor *a, const trn_tensor *b)
+{
+    return a->type == TRN_F16 || b->type == TRN_F16 || (graph->mixed && a->type == TRN_F32);
+}
+
+static bool is_real(const trn_tensor *x)
+{
+    return x->type == TRN_F32 || x->type == TRN_F16;
+}
+
 static trn_tensor *add_product(trn_graph *graph, trn_tensor *a, trn_tensor *b, trn_shape out,
                                const matmul_attr *attr)
 {
+    if (is_half(graph, a, b)) {
+        a = trn_half_of(graph, a);
+        b = trn_half_of(graph, b);
+    }
+    if (!a || !b) return NULL;
     trn_node *node = trn_node_add(graph, &trn_op_matmul, (trn_tensor *[]){a, b}, 2, TRN_F32, out);
     if (!node) return NULL;
     *(matmul_attr *)(void *)node->attr = *attr;
@@ -53,7 +73,7 @@ trn_tensor *trn_linear(trn_graph *graph, trn_tensor *x, trn_tensor *w, trn_tenso
 {
     if (!x || !w) return NULL;
     int64_t k = trn_tensor_dim(x, -1);
-    if (w->shape.ndim != 2 || w->shape.dim[1] != k || x->type != TRN_F32 || w->type != TRN_F32) {
+    if (w->shape.ndim != 2 || w->shape.dim[1] != k || !is_real(x) || !is_real(w)) {
         char wide[128], weights[128];
         return trn_graph_fail(graph, "linear: x %s does not fit w %s: w must be [outputs,%lld], both float",
                               trn_shape_text(&x->shape, wide), trn_shape_text(&w->shape, weights),
@@ -81,7 +101,7 @@ static bool product_of(const trn_tensor *a, const trn_tensor *b, bool columns, b
                        trn_shape *out, matmul_attr *attr)
 {
     int an = a->shape.ndim, bn = b->shape.ndim;
-    if (an < 2 || bn < 2 || a->type != TRN_F32 || b->type != TRN_F32) return false;
+    if (an < 2 || bn < 2 || !is_real(a) || !is_real(b)) return false;
     *attr = (matmul_attr){.m = a->shape.dim[an - (columns ? 1 : 2)],
                           .k = a->shape.dim[an - (columns ? 2 : 1)],
                           .n = b->shape.dim[transpose_b ? bn - 2 : bn - 1],
@@ -144,19 +164,26 @@ static trn_tensor *gradient(trn_graph *graph, const trn_node *node, trn_tensor *
     return attr->b_rows ? trn_matmul(graph, a, dy, true, false) : trn_matmul(graph, dy, a, true, false);
 }
 
+static double value_at(const void *values, int64_t i, bool half)
+{
+    return half ? (double)trn_f16_to_f32(((const uint16_t *)values)[i]) : (double)((const float *)values)[i];
+}
+
 static void reference(const trn_node *node, const void *const *inputs, void *out)
 {
     const matmul_attr *attr = attr_of(node);
     float *y = out;
+    bool half = node->inputs[0]->type == TRN_F16;
     int64_t row_step = attr->b_rows ? 1 : attr->k, k_step = attr->b_rows ? attr->n : 1;
     int64_t a_row = attr->a_columns ? 1 : attr->k, a_k = attr->a_columns ? attr->m : 1;
     for (int64_t r = 0; r < attr->batch * attr->m; r++) {
-        const float *a = (const float *)inputs[0] + r / attr->m * attr->m * attr->k + r % attr->m * a_row;
-        const float *b = (const float *)inputs[1] + (attr->b_shared ? 0 : r / attr->m * attr->n * attr->k);
+        int64_t a = r / attr->m * attr->m * attr->k + r % attr->m * a_row;
+        int64_t b = attr->b_shared ? 0 : r / attr->m * attr->n * attr->k;
         for (int64_t c = 0; c < attr->n; c++) {
             double sum = 0;
             for (int64_t k = 0; k < attr->k; k++)
-                sum += (double)a[k * a_k] * (double)b[c * row_step + k * k_step];
+                sum += value_at(inputs[0], a + k * a_k, half) *
+                       value_at(inputs[1], b + c * row_step + k * k_step, half);
             y[r * attr->n + c] = (float)sum;
         }
     }
@@ -166,8 +193,8 @@ static void cost(const trn_node *node, double *flops, double *bytes)
 {
     const matmul_attr *attr = attr_of(node);
     *flops = 2.0 * (double)attr->batch * (double)attr->m * (double)attr->n * (double)attr->k;
-    *bytes =
-        4.0 * ((double)node->inputs[0]->count + (double)node->inputs[1]->count + (double)node->out->count);
+    *bytes = (double)(trn_tensor_bytes(node->inputs[0]) + trn_tensor_bytes(node->inputs[1]) +
+                      trn_tensor_bytes(node->out));
 }
 
 static void describe(const trn_node *node, trn_text *out)
@@ -178,6 +205,7 @@ static void describe(const trn_node *node, trn_text *out)
                     (long long)(attr->a_columns ? attr->m : attr->k), attr->a_columns ? " transposed" : "",
                     (long long)(attr->b_rows ? attr->k : attr->n),
                     (long long)(attr->b_rows ? attr->n : attr->k), attr->b_rows ? "" : " transposed");
+    if (node->inputs[0]->type == TRN_F16) trn_text_add(out, ", of float16");
 }
 
 /* ---- kernels ---- */
@@ -274,7 +302,8 @@ static tiling tile_shared(const trn_device_info *info, const matmul_attr *attr)
     else if (attr->m <= 16)
         t.bm = 16, t.tm = 1;
     t.lanes = t.bm / t.tm * (t.bn / t.tn);
-    t.vec4 = attr->k % 4 == 0 && (!attr->b_rows || attr->n % 4 == 0);
+    t.a_columns = attr->a_columns;
+    t.vec4 = (attr->a_columns ? attr->m : attr->k) % 4 == 0 && (attr->b_rows ? attr->n : attr->k) % 4 == 0;
     /* twice: a driver may count a loop's last check as a round, and need not unroll what is asked to be
      * unrolled */
     int loads = (t.bm * t.bk + t.lanes - 1) / t.lanes + (t.bn * t.bk + t.lanes - 1) / t.lanes;
@@ -399,6 +428,7 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const til
         trn_step_uint(&step, attr->b_rows ? attr->n : t->bn);
     }
     tiling_macros(lower, &step, attr, t);
+    if (node->inputs[0]->type == TRN_F16) macro(&step, "HALF", "1");
     if (partial) macro(&step, "PARTIAL", "1");
     step.epilogue = !partial;
     if (t->variant != VARIANT_TILES && info->subgroup_max) step.subgroup_size = info->subgroup_size;
@@ -412,14 +442,15 @@ static trn_status lower_matmul(trn_lower *lower, const trn_node *node, trn_error
     const trn_device_info *info = trn_lower_device(lower);
     char why_not[128];
     bool packable = attr_of(node)->b_shared && node->inputs[1]->constant;
-    if ((attr_of(node)->b_rows || packable) && uniform_applies(trn_lower_gpu(lower), why_not)) {
+    bool half = node->inputs[0]->type == TRN_F16; /* "uniform" has no loads of it */
+    if (!half && (attr_of(node)->b_rows || packable) && uniform_applies(trn_lower_gpu(lower), why_not)) {
         tiling t = tile_uniform(info, attr_of(node));
         return lower_tiling(lower, node, &t, "CPU driver with uniform loads", err);
     }
-    if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) {
-        tiling t = tile_lanes(info, attr_of(node));
-        return lower_tiling(lower, node, &t, "CPU driver", err);
-    }
+    tiling lanes = tile_lanes(info, attr_of(node));
+    bool in_place = !half || lanes.a_columns == attr_of(node)->a_columns; /* float16 is not copied */
+    if (in_place && trn_wide_lanes_apply(trn_lower_gpu(lower), why_not))
+        return lower_tiling(lower, node, &lanes, "CPU driver", err);
     if (!tiles_applies(trn_lower_gpu(lower), why_not))
         return trn_fail(err, TRN_ERR_UNSUPPORTED, "matmul: no kernel runs on %s: %s", info->name, why_not);
     tiling t = tile_shared(info, attr_of(node));
@@ -550,6 +581,73 @@ static void case_long(trn_graph *graph)
     trn_output_add(graph, "y", trn_unary(graph, "relu", y));
 }
 
+/* ---- of float16 ---- */
+
+static void case_half(trn_graph *graph, trn_shape a, trn_shape b, bool transpose_a, bool transpose_b)
+{
+    trn_graph_mixed(graph, true);
+    case_product(graph, a, b, transpose_a, transpose_b);
+}
+
+static void case_half_nt(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(37, 45), TRN_SHAPE(71, 45), false, true);
+}
+
+static void case_half_nn(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(19, 27), TRN_SHAPE(27, 77), false, false);
+}
+
+static void case_half_nn_wide(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(33, 43), TRN_SHAPE(43, 64), false, false);
+}
+
+static void case_half_nn_aligned(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(66, 64), TRN_SHAPE(64, 132), false, false);
+}
+
+static void case_half_tt(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(3, 13, 10), TRN_SHAPE(3, 66, 13), true, true);
+}
+
+static void case_half_tn(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(21, 34), TRN_SHAPE(21, 9), true, false);
+}
+
+static void case_half_tn_aligned(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(2, 61, 68), TRN_SHAPE(2, 61, 36), true, false);
+}
+
+static void case_half_batched(trn_graph *graph)
+{
+    case_half(graph, TRN_SHAPE(2, 3, 17, 16), TRN_SHAPE(2, 3, 18, 16), false, true);
+}
+
+static void case_half_residual(trn_graph *graph)
+{
+    trn_graph_mixed(graph, true);
+    case_residual(graph);
+}
+
+static void case_half_long(trn_graph *graph)
+{
+    trn_graph_mixed(graph, true);
+    case_long(graph);
+}
+
+/* What is given as float16 needs no switch, and a transposed copy of it is the same. */
+static void case_half_given(trn_graph *graph)
+{
+    trn_tensor *a = trn_cast(graph, input(graph, "a", TRN_SHAPE(2, 23, 15)), TRN_F16);
+    trn_output_add(graph, "y", trn_matmul(graph, a, input(graph, "b", TRN_SHAPE(23, 31)), true, false));
+}
+
 static const trn_op_case cases[] = {
     {"a b^T", case_nt, 0},
     {"a b", case_nn, 0},
@@ -569,6 +667,17 @@ static const trn_op_case cases[] = {
     {"linear, bias and gelu", case_gelu, 0},
     {"linear, bias, layer scale, residual", case_residual, 0},
     {"long sums in parts, bias and relu", case_long, 0},
+    {"float16: a b^T", case_half_nt, 0},
+    {"float16: a b", case_half_nn, 0},
+    {"float16: a b, wide tiles", case_half_nn_wide, 0},
+    {"float16: a b, whole vec4s", case_half_nn_aligned, 0},
+    {"float16: a^T b", case_half_tn, 0},
+    {"float16: a^T b, whole vec4s", case_half_tn_aligned, 0},
+    {"float16: a^T b^T, batched", case_half_tt, 0},
+    {"float16: a b^T, batched", case_half_batched, 0},
+    {"float16: linear, bias, layer scale, residual", case_half_residual, 0},
+    {"float16: long sums in parts, bias and relu", case_half_long, 0},
+    {"float16: one operand given so, transposed", case_half_given, 0},
 };
 
 const trn_op trn_op_matmul = {
@@ -579,6 +688,7 @@ const trn_op trn_op_matmul = {
     .cost = cost,
     .describe = describe,
     .epilogue = true,
+    .float16 = true,
     .variants = variants,
     .variant_count = VARIANT_COUNT,
     .cases = cases,

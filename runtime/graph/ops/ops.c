@@ -6,7 +6,7 @@ enum { GROUP = 128, SHORT_ROW = 128, LOOP_LIMIT = 60000 };
 static void operand(trn_step *step, trn_tensor *tensor, bool written)
 {
     step->operands[step->operand_count++] = (trn_operand){.tensor = tensor, .written = written};
-    step->bytes += 4.0 * (double)tensor->count;
+    step->bytes += (double)trn_tensor_bytes(tensor);
 }
 
 void trn_step_read(trn_step *step, trn_tensor *tensor)
@@ -141,7 +141,8 @@ bool trn_is_float(trn_graph *graph, const trn_tensor *x, const char *op)
     char text[128];
     if (x && x->type == TRN_F32) return true;
     if (x)
-        trn_graph_fail(graph, "%s: %s holds integers; it takes floats", op, trn_shape_text(&x->shape, text));
+        trn_graph_fail(graph, "%s: %s holds %s; it takes floats", op, trn_shape_text(&x->shape, text),
+                       trn_type_name(x->type));
     return false;
 }
 

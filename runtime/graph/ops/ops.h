@@ -38,6 +38,9 @@ bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128]);
 /* The values of a tensor that is a constant known while the graph is built, else NULL. */
 const void *trn_constant_values(const trn_tensor *tensor);
 
+/* x as TRN_F16, cast once for all that ask (cast.c). */
+trn_tensor *trn_half_of(trn_graph *graph, trn_tensor *x);
+
 /* Whether x is there and holds floats; else the graph has failed. */
 bool trn_is_float(trn_graph *graph, const trn_tensor *x, const char *op);
 
