@@ -27,9 +27,10 @@ typedef struct state_field {
     {                                                                                                        \
 #name, offsetof(fit_state, name), true                                                               \
     }
-static const state_field fields[] = {WHOLE(step),       WHOLE(epoch),      WHOLE(batch),      REAL(loss_sum),
-                                     WHOLE(loss_count), REAL(best_metric), WHOLE(best_epoch), WHOLE(stale),
-                                     REAL(train_loss),  REAL(valid_loss),  WHOLE(log_bytes)};
+static const state_field fields[] = {
+    WHOLE(step),       WHOLE(epoch),      WHOLE(batch),     REAL(loss_sum),   WHOLE(loss_count),
+    REAL(best_metric), WHOLE(best_epoch), WHOLE(stale),     REAL(train_loss), REAL(valid_loss),
+    WHOLE(log_bytes),  REAL(loss_scale),  WHOLE(good_steps)};
 /* Pairs: format, fields, both flags, what must agree, the device; and the end. */
 enum { MAX_PAIRS = 1 + (int)TRN_COUNT(fields) + 2 + FIT_FACTS + 1 };
 
@@ -100,7 +101,7 @@ static bool is_possible(const fit *f, const fit_state *s)
     int64_t epochs = f->options->epochs, batches = f->epoch_steps * f->runs;
     return s->epoch <= epochs && s->batch <= batches && s->batch % f->runs == 0 &&
            s->best_epoch <= s->epoch && s->step == s->epoch * f->epoch_steps + s->batch / f->runs &&
-           (s->complete || s->epoch < epochs);
+           (s->complete || s->epoch < epochs) && s->loss_scale >= 1 && s->loss_scale <= FIT_MOST_SCALE;
 }
 
 /* ---- writing ---- */

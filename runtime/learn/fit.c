@@ -40,6 +40,22 @@ static trn_status fail_nonfinite(fit *f, const trn_batch *batch, const float *no
     return TRN_ERR_UNSUPPORTED;
 }
 
+/* Whether the scale of the loss alone may be why gradients are not finite: then the step is left out. */
+static bool may_overflow(const fit *f)
+{
+    return f->options->mixed && f->state.loss_scale > 1;
+}
+
+void fit_adapt_scale(fit_state *state, bool good)
+{
+    enum { PATIENCE = 2000, ENOUGH = 1 << 24 };
+    state->good_steps = good ? state->good_steps + 1 : 0;
+    if (!good) state->loss_scale = fmax(1, state->loss_scale / 2);
+    if (state->good_steps < PATIENCE) return;
+    state->good_steps = 0;
+    if (state->loss_scale < ENOUGH) state->loss_scale *= 2;
+}
+
 /* One run of the graph that trains. */
 static trn_status run_batch(fit *f, int run, double rate, double *loss, double *norm, trn_error *err)
 {
@@ -51,6 +67,7 @@ static trn_status run_batch(fit *f, int run, double rate, double *loss, double *
         status = trn_fail(err, TRN_ERR_INTERNAL, "an epoch ended before its last step");
     if (status == TRN_OK) status = fit_engine_feed(f, exec, &batch, true, err);
     trn_optimizer_now(&f->optimizer, f->state.step, run, rate, now);
+    now[TRN_STEP_NOW - 1] /= (float)f->state.loss_scale;
     if (status == TRN_OK) status = trn_exec_set(exec, TRN_OPTIMIZER_INPUT, now, err);
     if (status != TRN_OK) return status;
     uint64_t begun = trn_now_ns();
@@ -63,7 +80,7 @@ static trn_status run_batch(fit *f, int run, double rate, double *loss, double *
     if (run < f->runs - 1) return TRN_OK;
     status = trn_exec_get(exec, TRN_GRADIENT_NORM, &value, err);
     *norm = (double)value;
-    if (status == TRN_OK && !isfinite(*norm))
+    if (status == TRN_OK && !isfinite(*norm) && !may_overflow(f))
         status = fail_nonfinite(f, &batch, now, "norm of the gradients", *norm, err);
     return status;
 }
@@ -92,7 +109,9 @@ static trn_status take_step(fit *f, trn_error *err)
     f->state.loss_sum += sum / f->runs;
     f->state.loss_count++;
     f->trained += (int64_t)f->options->batch * f->runs;
-    return fit_log_step(&f->log, &f->state, sum / f->runs, rate, norm, err);
+    double scale = f->options->mixed ? f->state.loss_scale : 0;
+    if (scale > 0) fit_adapt_scale(&f->state, isfinite(norm));
+    return fit_log_step(&f->log, &f->state, sum / f->runs, rate, norm, scale, err);
 }
 
 /* ---- an epoch ---- */

@@ -6,6 +6,8 @@
 
 /* ---- where a run stands (checkpoint.c keeps it) ---- */
 
+#define FIT_MOST_SCALE 1e38 /* what a float holds */
+
 typedef struct fit_state {
     int64_t step;  /* steps done */
     int64_t epoch; /* epochs done */
@@ -17,7 +19,9 @@ typedef struct fit_state {
     int64_t stale;                 /* epochs since */
     double train_loss, valid_loss; /* of the last whole epoch */
     bool stopped_early, complete;
-    int64_t log_bytes; /* of log.jsonl, as far as it is part of this state */
+    int64_t log_bytes;  /* of log.jsonl, as far as it is part of this state */
+    double loss_scale;  /* what the loss is multiplied by for gradients; 1 without mixed precision */
+    int64_t good_steps; /* since the scale changed */
 } fit_state;
 
 /* ---- curve.c ---- */
@@ -49,8 +53,9 @@ typedef struct fit_log {
 /* Keeps the first `keep` bytes, with the curve that is in them, and cuts off the rest. *cut tells that there
  * are fewer. */
 trn_status fit_log_open(fit_log *log, const char *path, int64_t keep, bool *cut, trn_error *err);
+/* scale: of the loss in mixed precision, else 0. */
 trn_status fit_log_step(fit_log *log, const fit_state *state, double loss, double rate, double norm,
-                        trn_error *err);
+                        double scale, trn_error *err);
 /* metric NULL: there is no validation. Numbers that are not finite become null. */
 trn_status fit_log_epoch(fit_log *log, const fit_state *state, const char *metric, double value, bool best,
                          trn_error *err);
@@ -152,8 +157,12 @@ trn_status fit_engine_pass(fit *f, trn_error *err);
  * that failed: what made it so, as text. The engine's executables are gone afterwards. */
 trn_status fit_engine_diagnose(fit *f, const trn_batch *batch, const float *now, trn_text *what,
                                trn_error *err);
+#define FIT_LOSS_SCALE "loss scale" /* input [1] of a training graph of mixed precision */
 /* Sets the inputs of a batch; only the first batch.count rows of them count, others get no label. */
 trn_status fit_engine_feed(fit *f, trn_exec *exec, const trn_batch *batch, bool training, trn_error *err);
+
+/* fit.c: a step is done, with finite gradients if it was good: what the next one scales its loss by. */
+void fit_adapt_scale(fit_state *state, bool good);
 
 /* fit_evaluate.c */
 trn_status fit_evaluate(fit *f, trn_split split, fit_scores *out, trn_error *err);

@@ -47,6 +47,9 @@ static trn_status check_numbers(const trn_fit_options *o, trn_error *err)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "patience %d, checkpoint_seconds %g and warmup_epochs %g must not be negative",
                         o->patience, o->checkpoint_seconds, o->warmup_epochs);
+    if (o->loss_scale != 0 && !(o->loss_scale >= 1 && o->loss_scale <= FIT_MOST_SCALE))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "the loss scale %g must be in [1, %g]", o->loss_scale,
+                        FIT_MOST_SCALE);
     return TRN_OK;
 }
 
@@ -273,6 +276,7 @@ static trn_status settle_options(fit *f, trn_error *err)
     f->runs = TRN_MAX(o->accumulate, 1);
     f->optimizer = o->optimizer;
     f->optimizer.accumulate = f->runs;
+    f->state.loss_scale = !o->mixed ? 1 : o->loss_scale != 0 ? o->loss_scale : 65536;
     trn_status status = check_numbers(o, err);
     if (status == TRN_OK) status = check_head(f, err);
     if (status == TRN_OK) status = check_samples(f, err);

@@ -142,6 +142,7 @@ static trn_status build_train(fit *f, trn_graph *graph, size_t *weights, trn_err
     trn_tensor *logits = NULL;
     trn_graph_train(graph, learns, f);
     trn_graph_recompute(graph, o->recompute);
+    trn_graph_mixed(graph, o->mixed);
     trn_tensor *image = image_input(f, graph);
     trn_training training = {.counters = trn_input(graph, "counters", TRN_I32, TRN_SHAPE(o->batch, 2)),
                              .seed = o->seed,
@@ -159,7 +160,8 @@ static trn_status build_train(fit *f, trn_graph *graph, size_t *weights, trn_err
     trn_optimizer_desc desc = f->optimizer;
     desc.rule = apply_rule;
     desc.user = f;
-    return trn_optimizer_minimize(graph, loss, &desc, err);
+    if (o->mixed) loss = trn_mul(graph, loss, trn_input(graph, FIT_LOSS_SCALE, TRN_F32, TRN_SHAPE(1)));
+    return loss ? trn_optimizer_minimize(graph, loss, &desc, err) : trn_graph_status(graph, err);
 }
 
 static trn_status build_eval(fit *f, trn_graph *graph, trn_error *err)
@@ -383,6 +385,9 @@ trn_status fit_engine_feed(fit *f, trn_exec *exec, const trn_batch *batch, bool 
     trn_status status = check_labels(f, batch, err);
     if (status == TRN_OK) status = feed_pixels(f, exec, batch, err);
     if (status == TRN_OK) status = feed_labels(f, exec, batch, training, err);
+    float scale = (float)f->state.loss_scale;
+    if (status == TRN_OK && training && f->options->mixed)
+        status = trn_exec_set(exec, FIT_LOSS_SCALE, &scale, err);
     if (status != TRN_OK || !training) return status;
     for (size_t i = 0; i < batch->count; i++) {
         f->counters[2 * i] = (int32_t)batch->samples[i];

@@ -126,6 +126,7 @@ static trn_status settings_text(const fit *f, trn_text *text, trn_error *err)
         "path %.17g\nfixed norm %d\nmetric %s\npatience %d\n",
         (long long)o->epochs, o->batch, (unsigned long long)o->seed, (int)f->loss, o->loss.label_smoothing,
         o->loss.gamma, o->dropout, o->drop_path, o->fixed_norm, f->metric->name, o->patience);
+    if (o->mixed) trn_text_printf(text, "mixed precision, loss scale from %.17g\n", o->loss_scale);
     for (size_t c = 0; f->class_weights && c < f->info->class_count; c++)
         trn_text_printf(text, "%s%.9g", c ? " " : "class weights ", (double)f->class_weights[c]);
     if (f->class_weights) trn_text_add(text, "\n");

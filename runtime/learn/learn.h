@@ -194,6 +194,12 @@ typedef struct trn_fit_options {
     double dropout, drop_path; /* of encoders */
     bool fixed_norm;           /* batch norms of the head keep their statistics */
     bool recompute;            /* gradient checkpointing */
+    /* Mixed precision (trn_graph_mixed), on devices with 16-bit storage: the loss is multiplied by a scale
+     * before gradients are taken, so that small ones are no zeros in float16, and they are divided by it
+     * afterwards. A step whose gradients are not finite then changes no weights, and halves the scale; 2000
+     * good ones double it. */
+    bool mixed;
+    double loss_scale;  /* the first one, at least 1; 0: 65536 */
     const char *metric; /* on valid, of trn_metric_find; NULL: accuracy, mean_iou, or micro_map, by task */
     int patience;       /* epochs without a better metric before it stops; 0: never */
     uint64_t seed;
@@ -211,7 +217,8 @@ typedef struct trn_fit_options {
  * - best.safetensors: the weights (the moving average where there is one) of the best epoch, and its scores.
  * - encoder.safetensors (encoder2..): the same of an encoder that learned, under its own names, to be used as
  *   weights anywhere.
- * - log.jsonl: {"event":"step", "step", "epoch", "loss", "lr", "gradient_norm"} and {"event":"epoch", ..}.
+ * - log.jsonl: {"event":"step", "step", "epoch", "loss", "lr", "gradient_norm"} (of mixed
+ *   precision also "loss_scale"; the norm of a step that was left out is null) and {"event":"epoch", ..}.
  * - loss.png: the curve of training and validation loss. */
 typedef struct trn_fit_result {
     int64_t epochs, steps; /* done */

@@ -87,7 +87,7 @@ static void add_number(trn_text *line, const char *key, double value)
 }
 
 trn_status fit_log_step(fit_log *log, const fit_state *state, double loss, double rate, double norm,
-                        trn_error *err)
+                        double scale, trn_error *err)
 {
     trn_text line = {0};
     trn_text_printf(&line, "{\"event\": \"step\", \"step\": %lld, \"epoch\": %lld", (long long)state->step,
@@ -95,6 +95,7 @@ trn_status fit_log_step(fit_log *log, const fit_state *state, double loss, doubl
     add_number(&line, "loss", loss);
     add_number(&line, "lr", rate);
     add_number(&line, "gradient_norm", norm);
+    if (scale > 0) add_number(&line, "loss_scale", scale);
     trn_text_add(&line, "}");
     if (!fit_series_add(&log->curve.steps, state->step, loss)) line.failed = true;
     return write_line(log, &line, err);
