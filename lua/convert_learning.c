@@ -295,6 +295,7 @@ static void check_metric(converter *c, const char *name)
 
 static void convert_fit(converter *c, trn_fit_options *fit)
 {
+    static const choice precisions[] = {{"float32", 0}, {"mixed", 1}};
     double rate = 0;
     fit->epochs = trn_field_integer(c, "epochs");
     fit->batch = trn_field_integer(c, "batch");
@@ -309,6 +310,7 @@ static void convert_fit(converter *c, trn_fit_options *fit)
     fit->drop_path = trn_field_number(c, "drop_path", 0);
     fit->fixed_norm = trn_field_flag(c, "fixed_norm");
     fit->recompute = trn_field_flag(c, "recompute");
+    fit->mixed = trn_field_choice(c, "precision", precisions, TRN_COUNT(precisions)) == 1;
     fit->metric = trn_field_text(c, "metric");
     check_metric(c, fit->metric);
     fit->patience = trn_field_integer(c, "patience");

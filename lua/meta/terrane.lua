@@ -562,6 +562,7 @@ function terrane.probe(fields) end
 ---@field drop_path? number in the encoders: of their last block, falling to 0 at the first (default: 0)
 ---@field fixed_norm? boolean batch norms keep their statistics (default: false)
 ---@field recompute? boolean less memory for more time: blocks are computed twice (default: false)
+---@field precision? "float32"|"mixed" of matrix products (default: float32)
 ---@field patience? integer epochs without a better metric before it stops; 0: it never does (default: 0)
 ---@field metric? string by which the best epoch is chosen (default: accuracy; mean_iou of masks; micro_map of several labels)
 ---@field clip? number longest gradient, over all parameters (default: gradients are not clipped)

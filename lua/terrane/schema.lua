@@ -590,6 +590,8 @@ return {
             { name = "fixed_norm", type = "boolean", default = false, help = "batch norms keep their statistics" },
             { name = "recompute", type = "boolean", default = false,
               help = "less memory for more time: blocks are computed twice" },
+            { name = "precision", type = "choice", default = "float32", help = "of matrix products",
+              values = { { "float32", "all values" }, { "mixed", "operands as float16, with loss scaling" } } },
             { name = "patience", type = "integer", min = 0, max = 1000000, default = 0,
               help = "epochs without a better metric before it stops; 0: it never does" },
             { name = "metric", type = "string", what = "a metric", help = "by which the best epoch is chosen",

@@ -144,7 +144,8 @@ static void test_everything_of_training(void **state)
              "  coupled_decay = true }, schedule = terrane.step { every = 30, factor = 0.2,\n"
              "  warmup_epochs = 1.5, start = 0.01, last = 0.001 }, epochs = 9, batch = 4, accumulate = 2,\n"
              "freeze = { 'encoder.*', '*.bias' }, layer_decay = 0.75, head_rate = 10, dropout = 0.2,\n"
-             "drop_path = 0.3, fixed_norm = true, recompute = true, patience = 5, metric = 'mean_iou',\n"
+             "drop_path = 0.3, fixed_norm = true, recompute = true, precision = 'mixed',\n"
+             "patience = 5, metric = 'mean_iou',\n"
              "clip = 1, average = 0.999, seed = 3, checkpoint_seconds = 5 }");
     const trn_train_job *job = trn_recipe_train(recipe);
     const trn_fit_options *fit = &job->fit;
@@ -164,6 +165,7 @@ static void test_everything_of_training(void **state)
     assert_string_equal(fit->frozen[1], "*.bias");
     assert_true(fit->layer_decay == 0.75 && fit->head_rate == 10 && fit->dropout == 0.2);
     assert_true(fit->drop_path == 0.3 && fit->fixed_norm && fit->recompute && fit->patience == 5);
+    assert_true(fit->mixed && fit->loss_scale == 0);
     assert_string_equal(fit->metric, "mean_iou");
     assert_true(fit->seed == 3 && fit->checkpoint_seconds == 5);
     trn_recipe_destroy(recipe);
