@@ -200,7 +200,7 @@ typedef struct trn_job_dataset {
     int chip;                       /* side of the squares that a scene with labels is cut into; 0: 64 */
     int block;                      /* how they are split: see trn_chip_options */
     double valid_share, test_share;
-    int resize;                     /* side to which samples are resized; 0: as they are */
+    int resize; /* side to which samples are resized; 0: as they are */
     bool antialias;
     size_t limit[TRN_SPLIT_COUNT]; /* at most so many samples of a split, chosen by seed; 0: all */
     /* of training samples */
