@@ -6,7 +6,7 @@ local p = terrane.params {
     data = { default = "data/eurosat-rgb", help = "folder of 64 x 64 RGB images with a split.csv" },
     weights = { default = "weights/galileo-nano/encoder.pt", help = "Galileo nano encoder weights" },
     month = { default = 5, min = 0, max = 11, help = "month of acquisition, 0 is January" },
-    epochs = { default = 20, min = 1, max = 10000, help = "times that all training images are seen" },
+    epochs = { default = 12, min = 1, max = 10000, help = "times that all training images are seen" },
     seed = { default = 0, min = 0, help = "of everything that is left to chance" },
 }
 

@@ -46,6 +46,7 @@ void trn_graph_destroy(trn_graph *graph)
     free(graph->tensors);
     free(graph->nodes);
     free(graph->outputs);
+    free(graph->states);
     free(graph->learning);
     free(graph->updates);
     free(graph->blocks);
@@ -215,8 +216,11 @@ static trn_tensor *find_param(const trn_graph *graph, const char *name, const tr
 
 trn_tensor *trn_state(trn_graph *graph, const char *name, trn_shape shape, trn_fill fill, void *user)
 {
+    if (!trn_grow(&graph->states, &graph->state_capacity, graph->state_count + 1, sizeof(trn_tensor *)))
+        return trn_graph_fail(graph, "state '%s': out of memory", name);
     trn_tensor *tensor = trn_input(graph, name, TRN_F32, shape);
     if (!tensor) return NULL;
+    graph->states[graph->state_count++] = tensor;
     tensor->is_state = true;
     tensor->fill = fill;
     tensor->fill_user = user;

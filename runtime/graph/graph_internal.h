@@ -35,6 +35,8 @@ struct trn_graph {
     trn_named_output *outputs;
     bool (*learns)(void *user, const char *name); /* NULL: no parameter does */
     void *learns_user;
+    trn_tensor **states;
+    size_t state_count, state_capacity;
     trn_tensor **learning; /* the states made of parameters */
     size_t learning_count, learning_capacity;
     trn_state_update *updates;

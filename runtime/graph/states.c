@@ -5,13 +5,9 @@
 
 trn_tensor *trn_graph_state(const trn_graph *graph, size_t i, const char **name)
 {
-    for (size_t k = 0; k < graph->tensor_count; k++) {
-        trn_tensor *tensor = graph->tensors[k];
-        if (!tensor->is_state || i-- > 0) continue;
-        if (name) *name = tensor->name;
-        return tensor;
-    }
-    return NULL;
+    if (i >= graph->state_count) return NULL;
+    if (name) *name = graph->states[i]->name;
+    return graph->states[i];
 }
 
 const char *trn_graph_prefix_now(const trn_graph *graph)

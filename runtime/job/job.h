@@ -216,7 +216,7 @@ typedef struct trn_job_probe {
 typedef struct trn_probe_job {
     const char *name;
     trn_job_dataset data;
-    const trn_job_encoder *encoders; /* pooled; date, display and remove_position do not matter */
+    const trn_job_encoder *encoders; /* pooled; date and remove_position are errors */
     size_t encoder_count;
     trn_compose_options compose;
     trn_job_probe use_knn, use_linear, use_logistic;

@@ -49,7 +49,7 @@ typedef struct trn_learn_model {
 trn_status trn_learn_build(trn_graph *graph, const trn_learn_model *model, trn_tensor *image, bool dense,
                            const trn_training *training, trn_tensor **out, trn_error *err);
 /* Identity of what the model computes without its head, for cache keys and checkpoints: hex digits of a
- * SHA-256 over encoders' configurations, weights (bytes of the files, or seeds), bands, scales,
+ * SHA-256 over encoders' configurations, weights (their values, or seeds), bands, scales,
  * normalisation, fusion. */
 trn_status trn_learn_model_key(const trn_learn_model *model, char key[65], trn_error *err);
 
