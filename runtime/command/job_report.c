@@ -295,13 +295,18 @@ static double test_metric(const trn_fit_result *fit)
                       : trn_metric_of_classes(metric, &fit->test, NAN);
 }
 
-static void note_train(const trn_fit_result *fit)
+static void note_train(const trn_train_result *result)
 {
+    const trn_fit_result *fit = &result->fit;
     double test = test_metric(fit);
     trn_text text = {0};
-    trn_text_printf(&text, "%s%s %.4f in epoch %lld of %lld", fit->was_complete ? "was complete: " : "best ",
-                    fit->metric, fit->best_metric, (long long)fit->best_epoch, (long long)fit->epochs);
-    if (!isnan(test)) trn_text_printf(&text, ", %.4f on the test split", test);
+    trn_text_add(&text, fit->was_complete ? "was complete: " : "");
+    if (result->samples[TRN_SPLIT_VALID])
+        trn_text_printf(&text, "best %s %.4f in epoch %lld of %lld", fit->metric, fit->best_metric,
+                        (long long)fit->best_epoch, (long long)fit->epochs);
+    else
+        trn_text_printf(&text, "loss %.4g after %lld epochs", fit->train_loss, (long long)fit->epochs);
+    if (!isnan(test)) trn_text_printf(&text, ", %s %.4f on the test split", fit->metric, test);
     trn_text_printf(&text, "%s; %.3g samples/s, device busy %.0f %%, in %.1f s",
                     fit->stopped_early ? " (stopped early)" : "", fit->samples_per_second, 100 * fit->busy,
                     fit->seconds);
@@ -314,7 +319,8 @@ static void print_train_json(trn_gpu *gpu, const trn_train_result *result, trn_t
     const trn_fit_result *fit = &result->fit;
     double test = test_metric(fit);
     json_begin(result->files, result->file_count, out);
-    trn_text_printf(out, ", \"metric\": \"%s\", \"best\": %.17g", fit->metric, fit->best_metric);
+    trn_text_printf(out, ", \"metric\": \"%s\"", fit->metric);
+    if (result->samples[TRN_SPLIT_VALID]) trn_text_printf(out, ", \"best\": %.17g", fit->best_metric);
     if (!isnan(test)) trn_text_printf(out, ", \"test\": %.17g", test);
     trn_text_printf(out,
                     ", \"best_epoch\": %lld, \"epochs\": %lld, \"steps\": %lld, \"resumed\": %s, "
@@ -334,7 +340,7 @@ static trn_status run_train(const job_request *request, trn_gpu *gpu, trn_text *
     if (request->json) {
         print_train_json(gpu, &result, out);
     } else {
-        note_train(&result.fit);
+        note_train(&result);
         print_files(result.files, result.file_count, out);
     }
     trn_train_result_free(&result);

@@ -474,7 +474,7 @@ static trn_status plan_masks(trn_dataset *dataset, const trn_dataset_options *op
     dataset->info.class_count = class_count(options, task, TRN_TASK_SEGMENTATION, found);
     if (dataset->info.class_count == 0 || dataset->info.class_count > DATA_MAX_CLASSES)
         return trn_fail(err, TRN_ERR_ARGUMENT,
-                        "'%s' does not say how many classes its masks have: give class_count",
+                        "'%s' does not say how many classes its masks have: say it (classes of a recipe)",
                         dataset->info.name);
     return TRN_OK;
 }
@@ -487,8 +487,8 @@ static trn_status plan_pickles(trn_dataset *dataset, const trn_dataset_options *
     if (!dataset->info.class_count)
         return trn_fail(
             err, TRN_ERR_ARGUMENT,
-            "'%s' has neither label_map.json nor label_stats.json nor masks: give class_count to take "
-            "classes out of the samples",
+            "'%s' has neither label_map.json nor label_stats.json nor masks: say how many classes there are to "
+            "take them out of the samples",
             dataset->info.name);
     return TRN_OK;
 }

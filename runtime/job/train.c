@@ -157,15 +157,15 @@ static void add_figures(const train_run *run, trn_text *out)
 {
     const trn_fit_result *fit = &run->result.fit;
     bool multilabel = run->data.info->task == TRN_TASK_MULTILABEL,
-         test = run->result.samples[TRN_SPLIT_TEST] > 0;
-    trn_text_printf(out,
-                    "  \"metric\": \"%s\",\n  \"split\": \"%s\",\n  \"figures\": {\"best_epoch\": %lld, "
-                    "\"epochs\": %lld, \"steps\": %lld",
-                    fit->metric, test ? "test" : "valid", (long long)fit->best_epoch, (long long)fit->epochs,
-                    (long long)fit->steps);
-    job_learn_metrics(multilabel, "", test ? &fit->test : &fit->valid,
-                      test ? &fit->test_labels : &fit->valid_labels, NAN, out);
-    job_learn_metrics(multilabel, "valid_", &fit->valid, &fit->valid_labels, fit->valid_loss, out);
+         test = run->result.samples[TRN_SPLIT_TEST] > 0, valid = run->result.samples[TRN_SPLIT_VALID] > 0;
+    trn_text_printf(out, "  \"metric\": \"%s\",\n  \"split\": ", fit->metric);
+    trn_text_json(out, test ? "test" : valid ? "valid" : NULL);
+    trn_text_printf(out, ",\n  \"figures\": {\"best_epoch\": %lld, \"epochs\": %lld, \"steps\": %lld",
+                    (long long)fit->best_epoch, (long long)fit->epochs, (long long)fit->steps);
+    if (test || valid)
+        job_learn_metrics(multilabel, "", test ? &fit->test : &fit->valid,
+                          test ? &fit->test_labels : &fit->valid_labels, NAN, out);
+    if (valid) job_learn_metrics(multilabel, "valid_", &fit->valid, &fit->valid_labels, fit->valid_loss, out);
     trn_text_add(out, ", \"train_loss\": ");
     job_result_number(out, fit->train_loss);
     trn_text_printf(out, ", \"seconds\": %.6g, \"samples_per_second\": %.6g, \"device_busy\": %.4g},\n",

@@ -75,7 +75,7 @@ static void json_that_is_wrong(void **state)
                "it has class 1: classes are 0 to 0");
     char *map = test_path(dir, "label_map.json");
     unlink(map);
-    open_fails(dir, NULL, TRN_ERR_ARGUMENT, "give class_count");
+    open_fails(dir, NULL, TRN_ERR_ARGUMENT, "say how many classes");
     open_fails(dir, &(trn_dataset_options){.class_count = 2, .height = 3}, TRN_ERR_ARGUMENT,
                "height and width");
     write_text(dir, "label_stats.json", "{\"a\": [0, 0.5]}");
