@@ -485,11 +485,11 @@ static trn_status plan_pickles(trn_dataset *dataset, const trn_dataset_options *
     dataset->info.task = TRN_TASK_CLASSIFICATION;
     dataset->info.class_count = class_count(options, task, TRN_TASK_CLASSIFICATION, 0);
     if (!dataset->info.class_count)
-        return trn_fail(
-            err, TRN_ERR_ARGUMENT,
-            "'%s' has neither label_map.json nor label_stats.json nor masks: say how many classes there are to "
-            "take them out of the samples",
-            dataset->info.name);
+        return trn_fail(err, TRN_ERR_ARGUMENT,
+                        "'%s' has neither label_map.json nor label_stats.json nor masks: say how many "
+                        "classes there are to "
+                        "take them out of the samples",
+                        dataset->info.name);
     return TRN_OK;
 }
 
