@@ -1,4 +1,5 @@
 /* Building, fusing, planning and executing graphs. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -6,25 +7,6 @@
 #include <string.h>
 
 #include "graph_internal.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static void building_keeps_the_first_error(void **state)
 {

@@ -1,4 +1,5 @@
 /* States, parameters that learn, and updates. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -6,25 +7,6 @@
 #include <string.h>
 
 #include "graph_internal.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 /* Counts its calls and writes 1, 2, 3 .. */
 static trn_status fill_counting(void *user, const char *name, const trn_shape *shape, void *out,

@@ -1,5 +1,6 @@
 /* Matrix products and attention beyond the operators' own cases: sums longer than old drivers' loops, kernels
  * forced one by one, gradients by finite differences, wrong shapes. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -7,24 +8,6 @@
 #include <string.h>
 
 #include "graph.h"
-
-static trn_gpu *gpu;
-
-static int open_gpu(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    print_error("%s\n", err.message);
-    return -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 static trn_tensor *input(trn_graph *graph, const char *name, trn_shape shape)
 {
@@ -356,5 +339,5 @@ int main(void)
         cmocka_unit_test(test_wrong_shapes),
         cmocka_unit_test(test_layout_outside),
     };
-    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

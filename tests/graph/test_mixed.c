@@ -1,4 +1,5 @@
 /* Mixed precision: which tensors products take as float16, what that leaves as it is, and what is refused. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -8,25 +9,6 @@
 #include "graph_internal.h"
 
 enum { ROWS = 13, IN = 22, OUT = 17 };
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
 {

@@ -1,4 +1,5 @@
 /* Gradient checkpointing: the same bits as without, in less memory, and nothing computed twice in vain. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <stdlib.h>
@@ -7,25 +8,6 @@
 #include "graph.h"
 
 enum { B = 2, N = 5, C = 12, HEADS = 3, HIDDEN = 40, DEPTH = 2, MAX_PARAMS = 128, MAX_VALUES = 1 << 14 };
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
 {

@@ -1,5 +1,6 @@
 /* Jobs from end to end through the library: dense features, nodata, tile vectors, images, units, memory,
  * stopping. */
+#include "test_device.h"
 #include "test_support.h"
 #include "test_raster.h"
 #include "job_private.h"
@@ -7,24 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static trn_gpu *gpu;
-
-static int open_gpu(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    trn_status status = trn_gpu_open(NULL, &gpu, &err);
-    if (status != TRN_OK) fprintf(stderr, "%s\n", err.message);
-    return status == TRN_OK ? 0 : -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 /* What the hooks were told. */
 typedef struct heard {
@@ -828,5 +811,5 @@ int main(void)
         cmocka_unit_test(weights_of_nan),
         cmocka_unit_test(explaining),
     };
-    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -1,5 +1,6 @@
 /* Probes and training as jobs: what is checked, what is written, what is said of mistakes. */
 #include "test_images.h"
+#include "test_device.h"
 #include "test_support.h"
 
 #include "gpu.h"
@@ -8,22 +9,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    return trn_gpu_open(NULL, &gpu, &err) == TRN_OK ? 0 : -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 /* ---- jobs ---- */
 

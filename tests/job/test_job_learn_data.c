@@ -1,6 +1,7 @@
 /* Probes and training over every kind of dataset: several encoders over shared bands, a scene with a raster
  * of labels, samples with several labels. */
 #include "../data_room/samples.h"
+#include "test_device.h"
 #include "test_images.h"
 #include "test_raster.h"
 
@@ -8,22 +9,6 @@
 #include "job.h"
 
 #include <math.h>
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    return trn_gpu_open(NULL, &gpu, &err) == TRN_OK ? 0 : -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 enum { SIDE = 16, VIT_CHANNELS = 16 };
 

@@ -1,5 +1,6 @@
 /* Jobs over several dates, over places and rectangles, and getting the input right: display bytes, band
  * names, statistics. */
+#include "test_device.h"
 #include "test_support.h"
 #include "test_raster.h"
 #include "job_private.h"
@@ -8,24 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <tiffio.h>
-
-static trn_gpu *gpu;
-
-static int open_gpu(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    trn_status status = trn_gpu_open(NULL, &gpu, &err);
-    if (status != TRN_OK) fprintf(stderr, "%s\n", err.message);
-    return status == TRN_OK ? 0 : -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 /* ---- a job of one encoder ---- */
 
@@ -931,5 +914,5 @@ int main(void)
         cmocka_unit_test(even_scene_of_a_range), cmocka_unit_test(names_that_contradict),
         cmocka_unit_test(three_families),        cmocka_unit_test(explanation),
     };
-    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

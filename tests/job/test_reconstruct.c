@@ -1,4 +1,5 @@
 /* Reconstruction from end to end: a series and a small checkpoint of made-up weights to a picture. */
+#include "test_device.h"
 #include "test_support.h"
 #include "test_raster.h"
 #include "job.h"
@@ -19,24 +20,6 @@ enum {
     ZOOM = 256 / SIDE
 };
 enum { DIM = 32, BANDS = 6, MAX_TENSORS = 64, GREY = 96 };
-
-static trn_gpu *gpu;
-
-static int open_gpu(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    trn_status status = trn_gpu_open(NULL, &gpu, &err);
-    if (status != TRN_OK) fprintf(stderr, "%s\n", err.message);
-    return status == TRN_OK ? 0 : -1;
-}
-
-static int close_gpu(void **state)
-{
-    (void)state;
-    trn_gpu_close(gpu);
-    return 0;
-}
 
 /* ---- a checkpoint ---- */
 
@@ -565,5 +548,5 @@ int main(void)
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_hiera),
         cmocka_unit_test(test_hiera_refused),
     };
-    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+    return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -1,29 +1,11 @@
 /* Features of a frozen encoder: their values, the cache and what makes its key, damaged files, bad input. */
 #include "cache.h"
+#include "test_device.h"
 #include "fit_cases.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 /* ---- a folder of images and a folder for the cache ---- */
 

@@ -1,24 +1,6 @@
 /* Fitting from end to end on tiny data: what is learnt and written, choices of what learns, bad input. */
 #include "fit_cases.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
+#include "test_device.h"
 
 static char *new_dir(void)
 {

@@ -1,25 +1,7 @@
 /* Fitting to several labels at once: losses, scores, weights of what is there. */
 #include "fit_cases.h"
+#include "test_device.h"
 #include "../data_room/samples.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 enum { TRAIN = 32, VALID = 13 };
 

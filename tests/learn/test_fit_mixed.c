@@ -1,28 +1,10 @@
 /* Mixed precision: what is learnt, how the loss is scaled, going on after a stop, devices without float16. */
 #include "fit.h"
+#include "test_device.h"
 #include "fit_cases.h"
 
 enum { STEPS = 10, SIDE = 64 };
 static const double usual_scale = 65536;
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static char *new_dir(void)
 {

@@ -1,6 +1,7 @@
 /* Going on: runs that are killed, stopped or run out of disk end with the same bits as those that are not;
  * checkpoints that cannot be continued say why. */
 #include "fit_cases.h"
+#include "test_device.h"
 
 #include <signal.h>
 #include <sys/resource.h>
@@ -8,25 +9,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static char *new_dir(void)
 {

@@ -1,5 +1,6 @@
 /* Losses and their gradients: on the first device against the originals' numbers, and by the references
  * against formulas written down here, on odd shapes. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -7,25 +8,6 @@
 #include <string.h>
 
 #include "nn.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 /* ---- goldens ---- */
 

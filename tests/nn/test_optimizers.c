@@ -1,4 +1,5 @@
 /* Optimisers against the original's steps and against formulas in double, on the first device; schedules. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -6,25 +7,6 @@
 #include <string.h>
 
 #include "nn.h"
-
-static trn_gpu *gpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    trn_error err = {0};
-    if (trn_gpu_open(NULL, &gpu, &err) == TRN_OK) return 0;
-    fprintf(stderr, "%s\n", err.message);
-    return -1;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    int messages = (int)trn_gpu_get_stats(gpu).validation_messages;
-    trn_gpu_close(gpu);
-    return messages;
-}
 
 static const trn_compile_options poison = {.poison = true};
 

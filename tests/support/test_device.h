@@ -1,0 +1,13 @@
+/* The device that a test program runs on. */
+#ifndef TEST_DEVICE_H
+#define TEST_DEVICE_H
+
+#include "gpu.h"
+
+extern trn_gpu *gpu; /* of the group that runs */
+
+/* Set-up and tear-down of a cmocka group. Closing fails when the validation layer had anything to say. */
+int open_device(void **state);
+int close_device(void **state);
+
+#endif
