@@ -18,7 +18,7 @@ enum {
     INPUTS = TRN_ATTENTION_INPUTS
 };
 
-static const trn_attention_desc *desc_of(const trn_node *node)
+const trn_attention_desc *trn_attention_desc_of(const trn_node *node)
 {
     return &((const trn_attention_attr *)(const void *)node->attr)->desc;
 }
@@ -194,7 +194,7 @@ static void reference_query(const trn_attention_desc *d, const float *q, const f
 
 static void reference(const trn_node *node, const void *const *inputs, void *out)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     const float *q = inputs[Q], *k = inputs[K], *v = inputs[V], *mask = inputs[MASK];
     double *scores = malloc((size_t)d->keys * sizeof *scores);
     int64_t groups = trn_attention_groups(d);
@@ -214,9 +214,9 @@ static void reference(const trn_node *node, const void *const *inputs, void *out
     free(scores);
 }
 
-static void cost(const trn_node *node, double *flops, double *bytes)
+void trn_attention_cost(const trn_node *node, double *flops, double *bytes)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     double groups = (double)d->outer * d->windows * d->heads;
     *flops = 4.0 * groups * d->queries * (double)d->keys * d->head_size;
     *bytes = 4.0 * groups * d->head_size * (2.0 * d->queries + 2.0 * d->keys);
@@ -224,20 +224,12 @@ static void cost(const trn_node *node, double *flops, double *bytes)
 
 static void describe(const trn_node *node, trn_text *out)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     trn_text_printf(out, "%d x %d windows x %d heads of %d: %d queries by %d keys%s", d->outer, d->windows,
                     d->heads, d->head_size, d->queries, d->keys, node->inputs[MASK] ? ", key mask" : "");
 }
 
 /* ---- kernels ---- */
-
-bool trn_attention_tiles_apply(const trn_gpu *gpu, char why_not[128])
-{
-    const trn_device_info *info = trn_gpu_info(gpu);
-    if (info->max_invocations < 128) return trn_variant_say(why_not, "needs work groups of 128");
-    return trn_variant_say(why_not,
-                           info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
-}
 
 static const trn_variant variants[] = {
     {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
@@ -261,11 +253,10 @@ trn_status trn_attention_check_rounds(const trn_lower *lower, int64_t blocks, in
                     rows);
 }
 
-/* rounds: of one invocation, per block of keys_at_once keys */
-static trn_status add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
-                           int keys_at_once, int rounds, trn_error *err)
+trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
+                                  int keys_at_once, int rounds, trn_error *err)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     trn_status status =
         trn_attention_check_rounds(lower, (d->keys + keys_at_once - 1) / keys_at_once, rounds, d->keys, err);
     if (status != TRN_OK) return status;
@@ -283,47 +274,17 @@ static trn_status add_step(trn_lower *lower, const trn_node *node, trn_step *ste
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(step, scalars[i]);
     trn_step_float(step, (double)d->scale);
-    cost(node, &step->flops, &step->bytes);
+    trn_attention_cost(node, &step->flops, &step->bytes);
     trn_lower_groups(step, groups);
     return trn_lower_step(lower, step, err);
-}
-
-static trn_status lower_lanes(trn_lower *lower, const trn_node *node, trn_error *err)
-{
-    const trn_device_info *info = trn_lower_device(lower);
-    const trn_attention_desc *d = desc_of(node);
-    int lanes = (int)info->subgroup_size, queries = TRN_MAX(8, lanes);
-    trn_step step = {.shader = "attention_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
-    if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
-    trn_step_macro(lower, &step, "SG", lanes);
-    trn_step_macro(lower, &step, "TM", queries);
-    return add_step(lower, node, &step, queries, lanes, 1 + lanes + (d->head_size + 7) / 8, err);
-}
-
-static trn_status lower_tiles(trn_lower *lower, const trn_node *node, trn_error *err)
-{
-    enum { LOCAL = 128 };
-    const trn_device_info *info = trn_lower_device(lower);
-    const trn_attention_desc *d = desc_of(node);
-    int bq = d->queries <= 8 ? 8 : 16, bk = 32, row = d->head_size + 1;
-    uint32_t room = TRN_MIN(info->shared_memory_bytes, 32768U);
-    while (bk > 8 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
-        bk /= 2;
-    while (bq > 4 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
-        bq /= 2;
-    trn_step step = {.shader = "attention_tiles.comp", .variant = "tiles", .reason = "shared memory"};
-    trn_step_macro(lower, &step, "LOCAL", LOCAL);
-    trn_step_macro(lower, &step, "BQ", bq);
-    trn_step_macro(lower, &step, "BK", bk);
-    int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
-    return add_step(lower, node, &step, bq, bk, 2 * (1 + 2 * loads + d->head_size + bk), err);
 }
 
 static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_error *err)
 {
     char why_not[128];
-    if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) return lower_lanes(lower, node, err);
-    if (trn_attention_tiles_apply(trn_lower_gpu(lower), why_not)) return lower_tiles(lower, node, err);
+    if (trn_wide_lanes_apply(trn_lower_gpu(lower), why_not)) return trn_attention_cpu_lower(lower, node, err);
+    if (trn_attention_tiles_apply(trn_lower_gpu(lower), why_not))
+        return trn_attention_gpu_lower(lower, node, err);
     return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
                     trn_lower_device(lower)->name, why_not);
 }
@@ -446,7 +407,7 @@ const trn_op trn_op_attention = {
     .gradient = trn_attention_gradient,
     .reference = reference,
     .lower = lower_attention,
-    .cost = cost,
+    .cost = trn_attention_cost,
     .describe = describe,
     .variants = variants,
     .variant_count = (int)TRN_COUNT(variants),

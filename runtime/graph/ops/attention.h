@@ -21,6 +21,8 @@ typedef struct trn_attention_attr {
     trn_attention_desc desc;
 } trn_attention_attr;
 
+const trn_attention_desc *trn_attention_desc_of(const trn_node *node);
+
 /* A constant with five numbers for each layout, as attention.glsl reads them. At most 8. */
 trn_tensor *trn_attention_layouts(trn_graph *graph, const trn_heads_layout *const *layouts, int count);
 /* The first element of a group's rows. */
@@ -29,10 +31,43 @@ int64_t trn_attention_place(const trn_heads_layout *at, int outer, int window, i
 int64_t trn_attention_groups(const trn_attention_desc *d);
 /* Adds a macro with a number to a step. */
 void trn_step_macro(trn_lower *lower, trn_step *step, const char *name, int value);
+void trn_attention_cost(const trn_node *node, double *flops, double *bytes);
 bool trn_attention_tiles_apply(const trn_gpu *gpu, char why_not[128]);
 /* Fails on drivers that end loops when a kernel needs `rounds` rounds for each of `blocks` blocks. */
 trn_status trn_attention_check_rounds(const trn_lower *lower, int64_t blocks, int rounds, int rows,
                                       trn_error *err);
+
+/* Adds operands, scalars and size to a step of attention.glsl's shape, and hands it over. rounds: of one
+ * invocation, per block of keys_at_once keys. */
+trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
+                                  int keys_at_once, int rounds, trn_error *err);
+
+/* The kernels: attention_cpu.c (where trn_wide_lanes_apply), attention_gpu.c. */
+trn_status trn_attention_cpu_lower(trn_lower *lower, const trn_node *node, trn_error *err);
+trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_error *err);
+
+/* ---- the gradient ---- */
+
+/* Sums of long rows are much unrolled code, which CPU drivers take a minute to compile. */
+enum { TRN_ATTENTION_LONGEST_LANES = 128 };
+
+/* One dispatch over blocks of queries or of keys. */
+typedef struct trn_attention_pass {
+    const char *mode;  /* of attention.glsl */
+    int rows, others;  /* of a softmax group */
+    trn_tensor *known; /* y, or the numbers of the queries */
+    bool dk, dv;
+    double flops, bytes;
+} trn_attention_pass;
+
+/* As trn_attention_add_step, for a pass; at_once: rows of a work group. */
+trn_status trn_attention_add_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
+                                  trn_step *step, int at_once, trn_error *err);
+/* The kernels: attention_grad_cpu.c, attention_grad_gpu.c. */
+trn_status trn_attention_cpu_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
+                                  trn_error *err);
+trn_status trn_attention_gpu_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
+                                  trn_error *err);
 
 /* The gradient rule (attention_grad.c). */
 trn_tensor *trn_attention_gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which);

@@ -31,11 +31,6 @@ static const grad_attr *attr_of(const trn_node *node)
     return (const grad_attr *)(const void *)node->attr;
 }
 
-static const trn_attention_desc *desc_of(const trn_node *node)
-{
-    return &((const trn_attention_attr *)(const void *)node->attr)->desc;
-}
-
 static const trn_heads_layout *layout_of(const trn_attention_desc *d, int operand)
 {
     return operand == Q ? &d->q : operand == K ? &d->k : &d->v;
@@ -142,7 +137,7 @@ static trn_tensor *stats_of(trn_graph *graph, const trn_node *attention, trn_ten
             trn_tensor_base(node->inputs[DY]) == trn_tensor_base(dy))
             return node->out;
     }
-    const trn_attention_desc *d = desc_of(attention);
+    const trn_attention_desc *d = trn_attention_desc_of(attention);
     trn_tensor *inputs[STATS_INPUTS] = {[DY] = dy, [OUT] = attention->out};
     take_inputs(attention, inputs);
     trn_node *node = trn_node_add(graph, &trn_op_attention_stats, inputs, STATS_INPUTS, TRN_F32,
@@ -204,7 +199,7 @@ static trn_tensor *add_up(trn_graph *graph, const trn_attention_desc *d, int ope
 trn_tensor *trn_attention_gradient(trn_graph *graph, const trn_node *node, trn_tensor *dy, int which)
 {
     if (which > V) return NULL; /* a layout or a mask */
-    grad_attr attr = {.desc = *desc_of(node)};
+    grad_attr attr = {.desc = *trn_attention_desc_of(node)};
     trn_tensor *operand = node->inputs[which];
     int first = which;
     for (int i = V; i >= Q; i--) {
@@ -233,7 +228,7 @@ typedef struct group_data {
 
 static group_data group_at(const trn_node *node, const void *const *inputs, int64_t index)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     int head = (int)(index % d->heads), window = (int)(index / d->heads % d->windows);
     int outer = (int)(index / d->heads / d->windows);
     const float *mask = inputs[MASK];
@@ -283,7 +278,7 @@ static void reference_query_stats(const trn_attention_desc *d, const group_data 
 
 static void stats_reference(const trn_node *node, const void *const *inputs, void *out)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     for (int64_t i = 0; i < trn_attention_groups(d); i++) {
         group_data g = group_at(node, inputs, i);
         g.y = (const float *)inputs[OUT] + (g.dy - (const float *)inputs[DY]);
@@ -328,7 +323,7 @@ static void reference_row(const trn_attention_desc *d, const group_data *g, cons
 static void grad_reference(const trn_node *node, const void *const *inputs, void *out)
 {
     enum { MOST_CHANNELS = 256 }; /* as trn_attention has checked */
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     double sums[MOST_CHANNELS];
     memset(out, 0, (size_t)node->out->count * sizeof(float));
     for (int64_t i = 0; i < trn_attention_groups(d); i++) {
@@ -360,8 +355,8 @@ static double row_bytes(const trn_attention_desc *d, int queries, int keys)
 
 static void stats_cost(const trn_node *node, double *flops, double *bytes)
 {
-    *flops = product_flops(desc_of(node));
-    *bytes = row_bytes(desc_of(node), 3, 1);
+    *flops = product_flops(trn_attention_desc_of(node));
+    *bytes = row_bytes(trn_attention_desc_of(node), 3, 1);
 }
 
 static double query_products(const bool parts[OPERANDS])
@@ -378,14 +373,14 @@ static double key_products(const bool parts[OPERANDS])
 static void grad_cost(const trn_node *node, double *flops, double *bytes)
 {
     const bool *parts = attr_of(node)->parts;
-    *flops = product_flops(desc_of(node)) * (query_products(parts) + key_products(parts));
-    *bytes = parts[Q] ? row_bytes(desc_of(node), 3, 2) : 0;
-    if (parts[K] || parts[V]) *bytes += row_bytes(desc_of(node), 2, 2 + parts[K] + parts[V]);
+    *flops = product_flops(trn_attention_desc_of(node)) * (query_products(parts) + key_products(parts));
+    *bytes = parts[Q] ? row_bytes(trn_attention_desc_of(node), 3, 2) : 0;
+    if (parts[K] || parts[V]) *bytes += row_bytes(trn_attention_desc_of(node), 2, 2 + parts[K] + parts[V]);
 }
 
 static void describe(const trn_node *node, trn_text *out)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     trn_text_printf(out, "%d x %d windows x %d heads of %d: %d queries by %d keys%s", d->outer, d->windows,
                     d->heads, d->head_size, d->queries, d->keys, node->inputs[MASK] ? ", key mask" : "");
 }
@@ -400,27 +395,15 @@ static void grad_describe(const trn_node *node, trn_text *out)
 
 /* ---- kernels ---- */
 
-/* Sums of long rows are much unrolled code, which CPU drivers take a minute to compile. */
-enum { LONGEST_LANES = 128 };
-
 static const trn_variant variants[] = {
     {"lanes", "a subgroup per block of rows, the others to lanes, no shared memory", trn_wide_lanes_apply},
     {"tiles", "rows through shared memory", trn_attention_tiles_apply},
 };
 
-/* One dispatch over blocks of queries or of keys. */
-typedef struct pass {
-    const char *mode;  /* of attention.glsl */
-    int rows, others;  /* of a softmax group */
-    trn_tensor *known; /* y, or the numbers of the queries */
-    bool dk, dv;
-    double flops, bytes;
-} pass;
-
-static trn_status add_pass(trn_lower *lower, const trn_node *node, const pass *p, trn_step *step, int at_once,
-                           trn_error *err)
+trn_status trn_attention_add_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
+                                  trn_step *step, int at_once, trn_error *err)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     int blocks = (p->rows + at_once - 1) / at_once;
     for (int i = Q; i <= LAYOUT; i++)
         trn_step_read(step, node->inputs[i]);
@@ -446,62 +429,24 @@ static trn_status add_pass(trn_lower *lower, const trn_node *node, const pass *p
     return trn_lower_step(lower, step, err);
 }
 
-static trn_status lanes_pass(trn_lower *lower, const trn_node *node, const pass *p, trn_error *err)
-{
-    const trn_device_info *info = trn_lower_device(lower);
-    int lanes = (int)info->subgroup_size, rows = TRN_MAX(8, lanes);
-    int rounds = 1 + lanes + (desc_of(node)->head_size + 7) / 8;
-    trn_step step = {.shader = "attention_grad_lanes.comp", .variant = "lanes", .reason = "CPU driver"};
-    if (info->subgroup_max) step.subgroup_size = info->subgroup_size;
-    trn_step_macro(lower, &step, "SG", lanes);
-    trn_step_macro(lower, &step, "TM", rows);
-    trn_status status =
-        trn_attention_check_rounds(lower, (p->others + lanes - 1) / lanes, rounds, p->others, err);
-    return status == TRN_OK ? add_pass(lower, node, p, &step, rows, err) : status;
-}
-
-/* Bytes of shared memory of attention_grad_tiles.comp, whatever its mode. */
-static uint32_t tile_bytes(int bq, int bk, int head, int local)
-{
-    return 4U * (uint32_t)(2 * (bq + bk) * (head + 1) + 2 * bq * (bk + 1) + 3 * local);
-}
-
-static trn_status tiles_pass(trn_lower *lower, const trn_node *node, const pass *p, trn_error *err)
-{
-    enum { LOCAL = 128 };
-    int head = desc_of(node)->head_size, bq = p->rows <= 8 ? 8 : 16, bk = 32;
-    uint32_t room = TRN_MIN(trn_lower_device(lower)->shared_memory_bytes, 32768U);
-    while (bk > 8 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bk /= 2;
-    while (bq > 4 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bq /= 2;
-    while (bk > 1 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bk /= 2;
-    int rounds = 1 + 2 * ((bk * head + LOCAL - 1) / LOCAL + head + bk);
-    trn_step step = {.shader = "attention_grad_tiles.comp", .variant = "tiles", .reason = "shared memory"};
-    trn_step_macro(lower, &step, "LOCAL", LOCAL);
-    trn_step_macro(lower, &step, "BQ", bq);
-    trn_step_macro(lower, &step, "BK", bk);
-    trn_status status = trn_attention_check_rounds(lower, (p->others + bk - 1) / bk, rounds, p->others, err);
-    return status == TRN_OK ? add_pass(lower, node, p, &step, bq, err) : status;
-}
-
-static trn_status lower_pass(trn_lower *lower, const trn_node *node, const pass *p, trn_error *err)
+static trn_status lower_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
+                             trn_error *err)
 {
     char why_not[128];
     bool tiles = trn_attention_tiles_apply(trn_lower_gpu(lower), why_not);
     bool lanes = trn_wide_lanes_apply(trn_lower_gpu(lower), why_not);
-    if (lanes && (!tiles || desc_of(node)->head_size <= LONGEST_LANES))
-        return lanes_pass(lower, node, p, err);
-    if (tiles) return tiles_pass(lower, node, p, err);
+    if (lanes && (!tiles || trn_attention_desc_of(node)->head_size <= TRN_ATTENTION_LONGEST_LANES))
+        return trn_attention_cpu_pass(lower, node, p, err);
+    if (tiles) return trn_attention_gpu_pass(lower, node, p, err);
     return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
                     trn_lower_device(lower)->name, why_not);
 }
 
 static trn_status stats_lower(trn_lower *lower, const trn_node *node, trn_error *err)
 {
-    const trn_attention_desc *d = desc_of(node);
-    pass p = {.mode = "STATS", .rows = d->queries, .others = d->keys, .known = node->inputs[OUT]};
+    const trn_attention_desc *d = trn_attention_desc_of(node);
+    trn_attention_pass p = {
+        .mode = "STATS", .rows = d->queries, .others = d->keys, .known = node->inputs[OUT]};
     stats_cost(node, &p.flops, &p.bytes);
     return lower_pass(lower, node, &p, err);
 }
@@ -518,13 +463,15 @@ static trn_status lower_zeros(trn_lower *lower, const trn_node *node, trn_error 
 
 static trn_status grad_lower(trn_lower *lower, const trn_node *node, trn_error *err)
 {
-    const trn_attention_desc *d = desc_of(node);
+    const trn_attention_desc *d = trn_attention_desc_of(node);
     const bool *parts = attr_of(node)->parts;
     int64_t covered = 0;
     for (int i = Q; i <= V; i++)
         covered += parts[i] ? part_count(d, i) : 0;
-    pass queries = {.mode = "QUERIES", .rows = d->queries, .others = d->keys, .known = node->inputs[STATS]};
-    pass keys = {.mode = "KEYS", .rows = d->keys, .others = d->queries, .known = node->inputs[STATS]};
+    trn_attention_pass queries = {
+        .mode = "QUERIES", .rows = d->queries, .others = d->keys, .known = node->inputs[STATS]};
+    trn_attention_pass keys = {
+        .mode = "KEYS", .rows = d->keys, .others = d->queries, .known = node->inputs[STATS]};
     keys.dk = parts[K];
     keys.dv = parts[V];
     queries.flops = product_flops(d) * query_products(parts);
