@@ -32,6 +32,13 @@ void trn_rate_learn(trn_exec *exec, double seconds);
 /* Runs a matrix product when nothing was measured on this device yet, so that a plan has an estimate. */
 trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err);
 
+/* ---- explain.c ---- */
+
+/* "blocks.3.matmul+gelu", or without the scope. */
+void trn_group_names(const trn_group *group, bool scoped, trn_text *out);
+/* " [197,768] [3072,768] -> [197,3072]", and the operator's parameters */
+void trn_group_shapes(const trn_group *group, trn_text *out);
+
 /* Value of a tensor after a run; with keep_all every one is there. */
 trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err);
 /* Compares every group of the last run with the C references of its operators, fed with what the device

@@ -4,11 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void add_group_names(const trn_group *group, trn_text *out)
+/* "blocks.3.matmul" counts as "matmul". */
+static const char *operator_name(const char *label)
+{
+    const char *dot = strrchr(label, '.');
+    return dot ? dot + 1 : label;
+}
+
+void trn_group_names(const trn_group *group, bool scoped, trn_text *out)
 {
     char label[128];
     const trn_node *first = group->root ? group->root : group->chain[0];
-    trn_text_add(out, trn_node_label(first, label));
+    trn_node_label(first, label);
+    trn_text_add(out, scoped ? label : operator_name(label));
     for (int i = group->root ? 0 : 1; i < group->chain_count; i++)
         trn_text_printf(out, "+%s", trn_pointwise_name(group->chain[i]));
 }
@@ -24,13 +32,10 @@ static void add_step(const trn_lowered_step *lowered, trn_text *out)
     trn_text_add(out, lowered->setup ? ", once\n" : "\n");
 }
 
-/* step: the first that is not printed yet; steps stand in the order of their groups. */
-static void add_group(const trn_exec *exec, const trn_group *group, size_t *step, trn_text *out)
+void trn_group_shapes(const trn_group *group, trn_text *out)
 {
     char shape[128];
     const trn_node *first = group->root ? group->root : group->chain[0];
-    trn_text_add(out, "  ");
-    add_group_names(group, out);
     for (int i = 0; i < first->input_count; i++) {
         if (first->inputs[i]) trn_text_printf(out, " %s", trn_shape_text(&first->inputs[i]->shape, shape));
     }
@@ -39,6 +44,14 @@ static void add_group(const trn_exec *exec, const trn_group *group, size_t *step
         trn_text_add(out, " ");
         first->op->describe(first, out);
     }
+}
+
+/* step: the first that is not printed yet; steps stand in the order of their groups. */
+static void add_group(const trn_exec *exec, const trn_group *group, size_t *step, trn_text *out)
+{
+    trn_text_add(out, "  ");
+    trn_group_names(group, true, out);
+    trn_group_shapes(group, out);
     trn_text_add(out, "\n");
     while (*step < exec->lower.step_count && exec->lower.steps[*step].group == group)
         add_step(&exec->lower.steps[(*step)++], out);
@@ -80,13 +93,6 @@ static int compare_seconds(const void *a, const void *b)
 {
     double x = ((const profile_row *)a)->seconds, y = ((const profile_row *)b)->seconds;
     return x < y ? 1 : x > y ? -1 : 0;
-}
-
-/* "blocks.3.matmul" counts as "matmul". */
-static const char *operator_name(const char *label)
-{
-    const char *dot = strrchr(label, '.');
-    return dot ? dot + 1 : label;
 }
 
 void trn_exec_profile_text(const trn_exec *exec, trn_text *out)

@@ -313,6 +313,18 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out);
 void trn_exec_profile(trn_exec *exec, bool on);
 void trn_exec_profile_text(const trn_exec *exec, trn_text *out);
 
+/* One dispatch of a run: what it computes, by which kernel, and how long it took in the last profiled run.
+ * Texts live as long as the executable. */
+typedef struct trn_exec_step {
+    const char *label;            /* "blocks.3.matmul" */
+    const char *shader, *variant; /* variant: NULL when the operator has one kernel only */
+    double seconds, flops, bytes; /* seconds: 0 before a profiled run, and of a graph that was only planned */
+} trn_exec_step;
+/* Dispatches of a run, without those that update states behind it. */
+size_t trn_exec_step_count(const trn_exec *exec);
+/* what: takes the operators and shapes, "matmul+gelu [197,768] [3072,768] -> [197,3072]"; NULL: not wanted */
+trn_exec_step trn_exec_step_at(const trn_exec *exec, size_t i, trn_text *what);
+
 /* The whole graph by the plain C references, in double precision where it matters: inputs by name, outputs by
  * name. Slow; for tests, selftest and TERRANE_CHECK. */
 typedef struct trn_named_data {
