@@ -319,6 +319,7 @@ typedef struct trn_exec_step {
     const char *label;            /* "blocks.3.matmul" */
     const char *shader, *variant; /* variant: NULL when the operator has one kernel only */
     double seconds, flops, bytes; /* seconds: 0 before a profiled run, and of a graph that was only planned */
+    size_t group; /* equal for dispatches of one operator and what is fused to it; they follow each other */
 } trn_exec_step;
 /* Dispatches of a run, without those that update states behind it. */
 size_t trn_exec_step_count(const trn_exec *exec);

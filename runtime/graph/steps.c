@@ -24,6 +24,7 @@ trn_exec_step trn_exec_step_at(const trn_exec *exec, size_t i, trn_text *what)
     trn_exec_step out = {.label = lowered->label,
                          .shader = lowered->step.shader,
                          .variant = lowered->step.variant,
+                         .group = lowered->group ? (size_t)(lowered->group - exec->lower.groups) : SIZE_MAX,
                          .flops = lowered->step.flops,
                          .bytes = lowered->step.bytes};
     /* the program has the same dispatches in the same order */
