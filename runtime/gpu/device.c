@@ -174,10 +174,16 @@ static void describe_features(const trn_instance *instance, VkPhysicalDevice phy
                                             .pNext = &v12};
     VkPhysicalDeviceSubgroupSizeControlFeatures control = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SUBGROUP_SIZE_CONTROL_FEATURES};
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR};
     VkPhysicalDeviceFeatures2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &v11};
     if (detail->core13 || has_name(extensions, VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME)) {
         control.pNext = all.pNext;
         all.pNext = &control;
+    }
+    if (has_name(extensions, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME)) {
+        executable.pNext = all.pNext;
+        all.pNext = &executable;
     }
     instance->GetPhysicalDeviceFeatures2(physical, &all);
     info->buffer_address = v12.bufferDeviceAddress;
@@ -196,6 +202,7 @@ static void describe_features(const trn_instance *instance, VkPhysicalDevice phy
     detail->full_subgroups = control.computeFullSubgroups;
     detail->memory_budget = has_name(extensions, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
     detail->portability_subset = has_name(extensions, "VK_KHR_portability_subset");
+    detail->executable_properties = executable.pipelineExecutableInfo;
     if (!control.subgroupSizeControl) info->subgroup_min = info->subgroup_max = 0;
 }
 
@@ -353,7 +360,7 @@ static trn_status create_device(trn_gpu *gpu, trn_error *err)
 {
     const trn_device_info *info = &gpu->info;
     const trn_device_detail *detail = &gpu->detail;
-    const char *extensions[3];
+    const char *extensions[4];
     uint32_t extension_count = 0;
     bool address = info->buffer_address && info->int64;
     VkPhysicalDeviceVulkan12Features v12 = {
@@ -383,6 +390,15 @@ static trn_status create_device(trn_gpu *gpu, trn_error *err)
         .pNext = detail->size_control ? (void *)&control : (void *)&v11,
         .features = {.shaderInt64 = info->int64, .shaderInt16 = detail->int16},
     };
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pNext = features.pNext,
+        .pipelineExecutableInfo = VK_TRUE,
+    };
+    if (gpu->statistics) {
+        features.pNext = &executable;
+        extensions[extension_count++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
+    }
     if (detail->size_control && !detail->core13)
         extensions[extension_count++] = VK_EXT_SUBGROUP_SIZE_CONTROL_EXTENSION_NAME;
     if (detail->memory_budget) extensions[extension_count++] = VK_EXT_MEMORY_BUDGET_EXTENSION_NAME;
@@ -466,6 +482,12 @@ static trn_status open_device(trn_gpu *gpu, const trn_gpu_options *options, trn_
     if (status == TRN_OK) status = find_device(gpu, options->device, err);
     if (status == TRN_OK) status = choose_access(gpu, options->access, err);
     if (status != TRN_OK) return status;
+    if (options->statistics && !gpu->detail.executable_properties)
+        return trn_fail(
+            err, TRN_ERR_UNSUPPORTED,
+            "the driver of %s tells nothing of compiled kernels (VK_KHR_pipeline_executable_properties)",
+            gpu->info.name);
+    gpu->statistics = options->statistics;
     if (trn_gpu_disabled("fp16")) gpu->info.float16 = gpu->info.storage16 = false;
     if (trn_gpu_disabled("coopmat")) gpu->info.cooperative_matrix = false;
     status = create_device(gpu, err);

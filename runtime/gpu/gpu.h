@@ -78,6 +78,8 @@ typedef struct trn_gpu_options {
     bool validation;    /* or $TERRANE_VALIDATE=1: enables the Khronos layer; its warnings and errors fail the
                            call that meets them; $TERRANE_VALIDATE=abort: they end the process, for test runs */
     bool no_disk_cache; /* or $TERRANE_DISABLE=shader-cache: neither reads nor writes the cache folder */
+    bool statistics;       /* kernels are compiled so that trn_gpu_kernel_statistics can tell of them;
+                              TRN_ERR_UNSUPPORTED when the driver tells nothing */
     double submit_seconds; /* target length of one submission; 0: 0.1 */
     /* fault injection for tests: the n-th submission reports device lost, the n-th allocation of device
      * memory fails; 0 = never */
@@ -152,6 +154,20 @@ typedef struct trn_kernel trn_kernel; /* owned by the gpu, lives until trn_gpu_c
 /* Compiles (or takes from memory or disk cache). A compile error names the shader and carries the compiler's
  * log. */
 trn_status trn_gpu_kernel(trn_gpu *gpu, const trn_kernel_desc *desc, const trn_kernel **out, trn_error *err);
+
+/* What the driver's compiler tells of a kernel: registers, spills and the like, in its own words. A driver may
+ * make several programs of one kernel, of which it runs one. */
+typedef struct trn_kernel_statistic {
+    int program;
+    char program_name[64], name[64]; /* "SIMD16 compute shader", "VGPRs" */
+    double value;
+} trn_kernel_statistic;
+/* Of a device opened with options.statistics. *list is malloc'd. */
+trn_status trn_gpu_kernel_statistics(trn_gpu *gpu, const trn_kernel *kernel, trn_kernel_statistic **list,
+                                     size_t *count, trn_error *err);
+
+/* Changes when the text of the shader does, or of what it includes; 0 when there is none of this name. */
+uint64_t trn_gpu_shader_hash(const char *shader);
 
 /* ---- programs ---- */
 

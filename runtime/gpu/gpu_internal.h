@@ -56,7 +56,7 @@ trn_status trn_vk_check(trn_gpu *gpu, VkResult result, const char *call, trn_err
 typedef struct trn_device_detail {
     uint32_t queue_family, timestamp_bits;
     bool size_control, full_subgroups, scalar_layout, int16, storage8, extended_subgroup_types, memory_budget;
-    bool portability_subset, core13;
+    bool portability_subset, core13, executable_properties;
     bool uniform16;
     uint32_t mesa_version; /* VK_MAKE_API_VERSION(0, 22, 3, 6), or 0 */
     uint64_t max_buffer;
@@ -207,7 +207,7 @@ struct trn_gpu {
     trn_device_detail detail;
     trn_access access;
     double submit_seconds;
-    bool disk_cache;
+    bool disk_cache, statistics;
     int fail_submission, fail_allocation;
     trn_gpu_stats stats;
     uint64_t messages_reported;

@@ -42,7 +42,8 @@ trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err)
     void *data = NULL;
     size_t size = 0;
     trn_gpu_cache_name(gpu, name);
-    if (gpu->disk_cache) trn_cache_load(folder, name, &data, &size);
+    /* what comes from a cache may come without statistics */
+    if (gpu->disk_cache && !gpu->statistics) trn_cache_load(folder, name, &data, &size);
     VkPipelineCacheCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO, .initialDataSize = size, .pInitialData = data};
     trn_status status =
@@ -69,7 +70,8 @@ static void save_cache(trn_gpu *gpu)
 
 void trn_pipelines_close(trn_gpu *gpu)
 {
-    if (gpu->pipeline_cache && gpu->disk_cache && gpu->pipeline_cache_changed && !gpu->lost) save_cache(gpu);
+    bool keep = gpu->pipeline_cache && gpu->disk_cache && !gpu->statistics && !gpu->lost;
+    if (keep && gpu->pipeline_cache_changed) save_cache(gpu);
     for (size_t i = 0; i < gpu->kernel_count; i++) {
         gpu->vk.vkDestroyPipeline(gpu->device, gpu->kernels[i]->pipeline, NULL);
         free(gpu->kernels[i]->name);
@@ -108,6 +110,7 @@ static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, con
                   .module = module,
                   .pName = "main"},
         .layout = gpu->pipeline_layouts[gpu->access == TRN_ACCESS_STORAGE ? desc->buffers : 0]};
+    if (gpu->statistics) info.flags |= VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
     status =
         TRN_VK(gpu, err, vkCreateComputePipelines(gpu->device, gpu->pipeline_cache, 1, &info, NULL, out));
     gpu->vk.vkDestroyShaderModule(gpu->device, module, NULL);
