@@ -59,6 +59,30 @@ bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
     return ok;
 }
 
+/* The text and what it includes, depth first. */
+static uint64_t hash_file(const trn_embedded_file *file, int depth, uint64_t hash)
+{
+    static const char directive[] = "#include \"";
+    hash = trn_fnv1a64(file->text, file->length, hash);
+    for (const char *at = strstr(file->text, directive); at; at = strstr(at, directive)) {
+        char name[64];
+        at += sizeof directive - 1;
+        size_t length = strcspn(at, "\"\n");
+        if (length >= sizeof name || depth == MAX_INCLUDE_DEPTH) continue;
+        memcpy(name, at, length);
+        name[length] = '\0';
+        const trn_embedded_file *included = find_file(name);
+        if (included) hash = hash_file(included, depth + 1, hash);
+    }
+    return hash;
+}
+
+uint64_t trn_gpu_shader_hash(const char *shader)
+{
+    const trn_embedded_file *file = find_file(shader);
+    return file ? hash_file(file, 0, TRN_FNV_SEED) : 0;
+}
+
 /* ---- compiling ---- */
 
 typedef struct include {

@@ -390,7 +390,8 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
     exec->options = options ? *options : defaults;
     exec->options.check |= environment_is("TERRANE_CHECK");
     exec->options.keep_all |= exec->options.check;
-    exec->lower = (trn_lower){.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
+    exec->lower =
+        (trn_lower){.graph = graph, .gpu = gpu, .arena = trn_arena_create(), .kernel = exec->options.kernel};
     trn_status status = exec->lower.arena ? TRN_OK : trn_fail_memory(err, 1, "an executable");
     bool fusion = !exec->options.no_fusion && !trn_gpu_disabled("fusion");
     if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, err);

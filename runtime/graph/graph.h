@@ -284,6 +284,8 @@ typedef struct trn_compile_options {
     bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
     bool poison; /* fills the arena with NaN before every run */
     uint64_t memory_limit; /* device bytes; 0: what is available */
+    const char *kernel; /* name of a candidate that every node which offers it runs, the others their default:
+                           for tests and tuning. NULL: by measurement, else by default */
 } trn_compile_options;
 /* The graph must outlive the executable. TRN_ERR_MEMORY before anything runs when the plan does not fit. */
 trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out,

@@ -150,6 +150,14 @@ typedef struct trn_packed {
     const char *layout;
 } trn_packed;
 
+/* Where an operator offered more kernels than one. */
+typedef struct trn_choice {
+    const trn_node *node;
+    const trn_candidate *candidates;
+    double *seconds; /* by candidate, as measured here; 0: not measured */
+    int count, chosen;
+} trn_choice;
+
 struct trn_lower {
     trn_graph *graph;
     trn_gpu *gpu;
@@ -162,11 +170,19 @@ struct trn_lower {
     size_t step_count, step_capacity;
     trn_packed *packed;
     size_t packed_count, packed_capacity;
+    const char *kernel; /* forced; or NULL */
+    trn_choice *choices;
+    size_t choice_count, choice_capacity;
     trn_tensor **extra; /* packed tensors and temporaries; ids follow the graph's */
     size_t extra_count, extra_capacity;
 };
 trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err);
 void trn_lower_free(trn_lower *lower);
+
+/* ---- choose.c ---- */
+
+/* The key of the tuning store for the seconds of a candidate. */
+const char *trn_choice_key(trn_lower *lower, const trn_node *node, const trn_candidate *candidate);
 
 /* ---- update.c, update_weights.c ---- */
 

@@ -173,6 +173,7 @@ void trn_lower_free(trn_lower *lower)
     free(lower->groups);
     free(lower->steps);
     free(lower->packed);
+    free(lower->choices);
     free(lower->extra);
     trn_arena_destroy(lower->arena);
     *lower = (trn_lower){0};

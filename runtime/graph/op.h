@@ -56,7 +56,7 @@ typedef struct trn_step {
     const char *shader;
     const char *variant; /* name of the kernel variant, for explain */
     const char *reason;  /* why this one, for explain; may be NULL */
-    trn_macro macros[16];
+    trn_macro macros[32];
     int macro_count;
     trn_operand operands[TRN_MAX_BINDINGS];
     int operand_count;
@@ -87,6 +87,27 @@ void trn_lower_setup_end(trn_lower *lower);
 /* The tensor a step must write: the node's own, or the end of the fused chain. Only steps with `epilogue` may
  * ask for it when the node has a chain. */
 trn_tensor *trn_lower_output(const trn_lower *lower, const trn_node *node);
+/* One of the kernels that can compute a node here. Texts are copied. */
+typedef struct trn_candidate {
+    const char *name; /* "tiles 128x128x16": says all that makes it differ from the others of the operator */
+    const char *shader; /* the file whose change makes measurements of it void */
+    const char *reason; /* why it is offered, for explain; may be NULL */
+    bool hopeless;      /* correct, but never fast on this kind of device: only tests run it */
+} trn_candidate;
+/* Which of the candidates (at least one, the default first) the node shall run: the one that
+ * trn_compile_options.kernel names, else the fastest that trn_graph_tune measured on this device, else the
+ * default. *reason says why and lives as long as the compilation. A node with several kernels may choose more
+ * than once, by names that differ. */
+int trn_lower_choose(trn_lower *lower, const trn_node *node, const trn_candidate *candidates, int count,
+                     const char **reason);
+/* Whether the tensor lies in memory as float16: of TRN_F16, or stored so (half.c). Bindings of type Real and
+ * Bits in a shader follow by themselves. */
+bool trn_lower_is_half(const trn_lower *lower, const trn_tensor *tensor);
+/* From now on a temporary or packed tensor is known to hold float16, as many as fit its bytes. */
+void trn_lower_holds_half(trn_tensor *extra);
+/* For trn_op.half: all operands and the result; input 0 and the result. */
+bool trn_half_takes_any(const trn_lower *lower, const trn_node *node, int which);
+bool trn_half_takes_first(const trn_lower *lower, const trn_node *node, int which);
 /* groups of a one-dimensional dispatch of `count` work groups, as terrane.glsl's GROUP_INDEX expects */
 void trn_lower_groups(trn_step *step, int64_t count);
 
@@ -121,6 +142,9 @@ struct trn_op {
     void (*describe)(const trn_node *node, trn_text *out); /* parameters for explain; may be NULL */
     bool epilogue; /* its kernels can end in a fused pointwise chain */
     bool float16;  /* takes operands of TRN_F16 */
+    /* whether its kernels on this device can read input `which`, or write the result (-1), stored as float16;
+     * asked again when an answer hangs on trn_lower_is_half of the others. NULL: none */
+    bool (*half)(const trn_lower *lower, const trn_node *node, int which);
     const trn_variant *variants;
     int variant_count;
     const trn_op_case *cases;

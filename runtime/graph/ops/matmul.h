@@ -1,0 +1,65 @@
+/* What the files of the matrix product share: what a product is, and how kernels cut it. Private to
+ * graph/ops.
+ *
+ * matmul.c: builders, gradient, reference, cases; matmul_lower.c: a node becomes steps by one of its tilings;
+ * matmul_cpu.c, matmul_gpu.c: the tilings for CPU drivers and for GPUs. */
+#ifndef TRN_GRAPH_MATMUL_H
+#define TRN_GRAPH_MATMUL_H
+
+#include "ops.h"
+
+typedef struct trn_matmul_attr {
+    int64_t batch, m, n, k;
+    bool b_shared;  /* one right-hand side for all of the batch */
+    bool b_rows;    /* b is [K,N], not [N,K] */
+    bool a_columns; /* a is [K,M], not [M,K] */
+} trn_matmul_attr;
+
+const trn_matmul_attr *trn_matmul_attr_of(const trn_node *node);
+bool trn_matmul_is_half(const trn_node *node);  /* operands of float16 */
+bool trn_matmul_packable(const trn_node *node); /* b is one constant matrix: kernels may have it in panels */
+void trn_matmul_cost(const trn_node *node, double *flops, double *bytes);
+
+enum {
+    TRN_MATMUL_LOOP_ROUNDS =
+        60000,               /* of one invocation that every driver grants, less those of the epilogue */
+    TRN_MATMUL_TILINGS = 48, /* most that a node is offered */
+};
+
+/* How a kernel cuts the product. */
+typedef struct trn_matmul_tiling trn_matmul_tiling;
+struct trn_matmul_tiling {
+    char name[48];          /* "tiles 64x64x16": what tuning and tests know it by */
+    const char *shader;     /* in shaders/ */
+    const char *variant;    /* of the operator's table */
+    const char *reason;     /* why it is offered, for explain */
+    bool hopeless;          /* correct, but never fast on this kind of device: tuning passes over it */
+    bool cpu;               /* a work group is a subgroup that reads b through caches */
+    int bm, bn, bk;         /* values of a work group, and of K between two looks at memory */
+    int tm, tn;             /* values of an invocation */
+    int lanes;              /* invocations of a work group */
+    uint32_t subgroup_size; /* required; 0: any */
+    int64_t k_limit;        /* longest sum of one invocation where loops are limited */
+    bool vec4;
+    bool a_columns; /* a is read as [K,M]; else a copy of it is */
+    bool panels;    /* b is read in panels of bn columns, packed when the graph is compiled */
+    /* adds the macros of the shader, and its scalars behind the common ones */
+    void (*finish)(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *tiling);
+};
+
+/* Tilings that can compute the node, the preferred one first. Returns how many were written to out, which has
+ * room for `room`. */
+int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room);
+int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room);
+
+/* Of the operator's variants: whether they can run on the device. */
+bool trn_matmul_uniform_applies(const trn_gpu *gpu, char why_not[128]);
+bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128]);
+bool trn_matmul_matrix_applies(const trn_gpu *gpu, char why_not[128]);
+
+trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *err);
+
+/* For `finish`. */
+void trn_matmul_macro(trn_lower *lower, trn_step *step, const char *name, int value);
+
+#endif

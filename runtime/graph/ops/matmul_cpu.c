@@ -1,0 +1,109 @@
+/* Matrix products on CPU drivers: lanes along N, weights in panels read uniformly, or rows handed round by
+ * shuffles; no shared memory. */
+#include "matmul.h"
+
+enum { WIDE = 8 }; /* values per load of the lanes kernels */
+
+bool trn_matmul_uniform_applies(const trn_gpu *gpu, char why_not[128])
+{
+    if (trn_gpu_disabled("uniform")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
+    if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
+        return trn_variant_say(why_not, "this driver loads uniform values lane by lane");
+    return trn_wide_lanes_apply(gpu, why_not);
+}
+
+static void common_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
+{
+    trn_matmul_macro(lower, step, "TM", t->tm);
+    trn_matmul_macro(lower, step, "TN", t->tn);
+    trn_matmul_macro(lower, step, "SG", t->lanes);
+    if (t->a_columns) trn_matmul_macro(lower, step, "A_COLUMNS", 1);
+}
+
+/* ---- uniform loads ---- */
+
+/* How far b's columns of the next work group are, and its next row. */
+static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    common_macros(lower, step, t);
+    if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
+    trn_step_uint(step, t->panels ? t->bn * attr->k : t->bn);
+    trn_step_uint(step, t->panels ? t->bn : attr->n);
+}
+
+static trn_matmul_tiling uniform_tiling(const trn_device_info *info, const trn_matmul_attr *attr)
+{
+    int sg = (int)info->subgroup_size, columns = attr->n <= sg ? 1 : 2, rows = sg > WIDE ? WIDE : 12;
+    trn_matmul_tiling t = {.shader = "matmul_uniform.comp",
+                           .variant = "uniform",
+                           .reason = "CPU driver with uniform loads",
+                           .cpu = true,
+                           .lanes = sg,
+                           .bk = 16,
+                           .a_columns = attr->a_columns,
+                           .panels = !attr->b_rows,
+                           .finish = finish_uniform};
+    t.tm = attr->m <= 4 ? 4 : rows;
+    t.tn = columns;
+    t.bm = t.tm;
+    t.bn = t.tn * sg;
+    t.k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS - t.tm * t.tn - t.bk) * t.bk;
+    return t;
+}
+
+/* ---- shuffles ---- */
+
+static void finish_lanes(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
+{
+    common_macros(lower, step, t);
+    if (trn_matmul_attr_of(node)->b_rows) trn_matmul_macro(lower, step, "B_ROWS", 1);
+}
+
+static trn_matmul_tiling lanes_tiling(const trn_device_info *info, const trn_matmul_attr *attr)
+{
+    int sg = (int)info->subgroup_size;
+    trn_matmul_tiling t = {.shader = "matmul_lanes.comp",
+                           .variant = "lanes",
+                           .reason = "CPU driver",
+                           .cpu = true,
+                           .lanes = sg,
+                           .bk = WIDE,
+                           .a_columns = attr->a_columns && sg >= WIDE,
+                           .finish = finish_lanes};
+    /* half as wide where less of the last tile is wasted */
+    bool narrow = (attr->n + WIDE * sg - 1) / (WIDE * sg) * 2 > (attr->n + 4 * sg - 1) / (4 * sg);
+    bool wide = attr->b_rows && !narrow;
+    t.tm = wide || attr->m <= WIDE ? TRN_MAX(WIDE, sg) : 16;
+    t.tn = wide ? WIDE : attr->b_rows || attr->n > sg ? 4 : 1;
+    t.bm = t.tm;
+    t.bn = t.tn * sg;
+    t.k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS - t.tm * t.tn) * WIDE;
+    return t;
+}
+
+/* ---- what is offered ---- */
+
+static void add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmul_tiling *out, int room,
+                int *count)
+{
+    if (*count == room) return;
+    tiling.subgroup_size = info->subgroup_max ? info->subgroup_size : 0;
+    snprintf(tiling.name, sizeof tiling.name, "%s %dx%d", tiling.variant, tiling.bm, tiling.bn);
+    out[(*count)++] = tiling;
+}
+
+int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room)
+{
+    const trn_device_info *info = trn_gpu_info(gpu);
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    bool half = trn_matmul_is_half(node); /* "uniform" has no loads of it */
+    char why_not[128];
+    int count = 0;
+    if (!half && (attr->b_rows || trn_matmul_packable(node)) && trn_matmul_uniform_applies(gpu, why_not))
+        add(info, uniform_tiling(info, attr), out, room, &count);
+    trn_matmul_tiling lanes = lanes_tiling(info, attr);
+    bool in_place = !half || lanes.a_columns == attr->a_columns; /* float16 is not copied */
+    if (in_place && trn_wide_lanes_apply(gpu, why_not)) add(info, lanes, out, room, &count);
+    return count;
+}

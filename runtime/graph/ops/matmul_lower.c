@@ -1,0 +1,160 @@
+/* The matrix product as steps: one of the tilings offered, sums in parts, weights packed, a copy of what
+ * cannot be read as it lies. */
+#include "matmul.h"
+
+#include <stdlib.h>
+
+enum {
+    SPLIT_K = 2048,   /* products with few tiles are cut along K from here on */
+    SPLIT_TILES = 64, /* what counts as few on a GPU */
+    MAX_SPLIT = 16,
+    CACHED_K = 1024,    /* rows of b [K,N] that a core's cache keeps, a tile wide */
+    PANEL_SLACK = 4096, /* bytes behind packed weights that a kernel may read */
+};
+
+/* Parts that K is cut into: for the driver's loop limit, for caches, and to give every core work. */
+static int64_t parts_of(const trn_device_info *info, const trn_matmul_attr *attr, const trn_matmul_tiling *t,
+                        int64_t tiles)
+{
+    int64_t parts = 1, enough = info->type == TRN_DEVICE_CPU ? 4 : SPLIT_TILES;
+    if (tiles < enough && attr->k >= SPLIT_K)
+        parts = TRN_MIN(TRN_MIN(enough / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
+    /* rows of b that come again for the next rows of a are in the cache still; partial sums take no more than
+     * the operands do */
+    if (t->cpu && attr->b_rows)
+        parts = TRN_MAX(parts, TRN_MIN(attr->k / CACHED_K, attr->k / attr->m + attr->k / attr->n));
+    if (info->quirks & TRN_QUIRK_LOOP_LIMIT) parts = TRN_MAX(parts, (attr->k + t->k_limit - 1) / t->k_limit);
+    return parts;
+}
+
+void trn_matmul_macro(trn_lower *lower, trn_step *step, const char *name, int value)
+{
+    step->macros[step->macro_count++] = (trn_macro){name, trn_lower_printf(lower, "%d", value)};
+}
+
+static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_tensor *partial, int64_t parts,
+                               trn_error *err)
+{
+    trn_step step = {.shader = "matmul_reduce.comp", .epilogue = true};
+    trn_step_read(&step, partial);
+    trn_step_write(&step, trn_lower_output(lower, node));
+    trn_step_uint(&step, node->out->count);
+    trn_step_uint(&step, trn_matmul_attr_of(node)->n);
+    trn_step_uint(&step, parts);
+    step.flops = (double)parts * (double)node->out->count;
+    return trn_step_elements(lower, &step, node->out->count, err);
+}
+
+/* The constant b [N,K] in panels of `columns`, made once. NULL with err set, or when b is not constant. */
+static trn_tensor *panels_of(trn_lower *lower, const trn_node *node, int columns, trn_error *err)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    bool is_new = false;
+    int64_t count = (attr->n + columns - 1) / columns * columns * attr->k;
+    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld", columns, (long long)attr->k);
+    if (!layout) return NULL;
+    trn_tensor *panels =
+        trn_lower_packed(lower, node->inputs[1], layout, 4 * (uint64_t)count + PANEL_SLACK, &is_new, err);
+    if (!panels || !is_new) return panels;
+    trn_step step = {.shader = "matmul_pack.comp", .variant = "pack", .reason = "once, for constant weights"};
+    trn_step_read(&step, node->inputs[1]);
+    trn_step_write(&step, panels);
+    trn_step_uint(&step, count);
+    trn_step_uint(&step, attr->n);
+    trn_step_uint(&step, attr->k);
+    trn_step_uint(&step, columns);
+    trn_lower_setup_begin(lower);
+    trn_status status = trn_step_elements(lower, &step, count, err);
+    trn_lower_setup_end(lower);
+    return status == TRN_OK ? panels : NULL;
+}
+
+/* a and b as the kernel reads them. */
+static trn_status add_operands(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
+                               trn_step *step, trn_error *err)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    trn_tensor *a = node->inputs[0], *b = node->inputs[1];
+    if (attr->a_columns && !t->a_columns)
+        a = trn_lower_transposed(lower, a, attr->batch, attr->k, attr->m, err);
+    if (!a) return err ? err->code : TRN_ERR_MEMORY;
+    trn_step_read(step, a);
+    if (t->panels) b = panels_of(lower, node, t->bn, err);
+    if (!b) return err && err->code != TRN_OK ? err->code : trn_fail_memory(err, 64, "packing weights");
+    trn_step_read(step, b);
+    return TRN_OK;
+}
+
+static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
+                               const char *reason, trn_error *err)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    int64_t tiles_m = (attr->m + t->bm - 1) / t->bm, tiles_n = (attr->n + t->bn - 1) / t->bn;
+    int64_t tiles = attr->batch * tiles_m * tiles_n;
+    int64_t parts = parts_of(trn_lower_device(lower), attr, t, tiles);
+    int64_t k_part = ((attr->k + parts - 1) / parts + t->bk - 1) / t->bk * t->bk;
+    parts = (attr->k + k_part - 1) / k_part;
+    double flops, bytes;
+    trn_matmul_cost(node, &flops, &bytes);
+    trn_step step = {.shader = t->shader,
+                     .variant = trn_lower_printf(lower, "%s", t->name),
+                     .reason = reason,
+                     .flops = flops,
+                     .subgroup_size = t->subgroup_size};
+    trn_tensor *partial = NULL;
+    if (parts > 1) {
+        partial = trn_lower_temporary(lower, 4 * (uint64_t)parts * (uint64_t)node->out->count, err);
+        if (!partial) return err ? err->code : TRN_ERR_MEMORY;
+    }
+    trn_status status = add_operands(lower, node, t, &step, err);
+    if (status != TRN_OK) return status;
+    trn_step_write(&step, partial ? partial : trn_lower_output(lower, node));
+    const int64_t scalars[] = {
+        attr->m, attr->n,     attr->k,           tiles_m,
+        tiles_n, attr->batch, attr->m * attr->k, attr->b_shared ? 0 : attr->n * attr->k,
+        k_part};
+    for (size_t i = 0; i < TRN_COUNT(scalars); i++)
+        trn_step_uint(&step, scalars[i]);
+    t->finish(lower, &step, node, t);
+    if (trn_matmul_is_half(node)) trn_matmul_macro(lower, &step, "HALF", 1);
+    if (partial) trn_matmul_macro(lower, &step, "PARTIAL", 1);
+    step.epilogue = !partial;
+    trn_lower_groups(&step, tiles * parts);
+    status = trn_lower_step(lower, &step, err);
+    return status == TRN_OK && partial ? lower_reduce(lower, node, partial, parts, err) : status;
+}
+
+/* Which of the tilings runs, and why. */
+static int choose(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *tilings, int count,
+                  const char **reason)
+{
+    trn_candidate candidates[TRN_MATMUL_TILINGS];
+    for (int i = 0; i < count; i++)
+        candidates[i] = (trn_candidate){.name = tilings[i].name,
+                                        .shader = tilings[i].shader,
+                                        .reason = tilings[i].reason,
+                                        .hopeless = tilings[i].hopeless};
+    return trn_lower_choose(lower, node, candidates, count, reason);
+}
+
+trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *err)
+{
+    const trn_gpu *gpu = trn_lower_gpu(lower);
+    char why_not[128];
+    trn_matmul_tiling *tilings = calloc(TRN_MATMUL_TILINGS, sizeof *tilings);
+    if (!tilings) return trn_fail_memory(err, TRN_MATMUL_TILINGS * sizeof *tilings, "a choice of kernels");
+    int count = trn_matmul_cpu_tilings(gpu, node, tilings, TRN_MATMUL_TILINGS);
+    count += trn_matmul_gpu_tilings(gpu, node, tilings + count, TRN_MATMUL_TILINGS - count);
+    const char *reason;
+    trn_status status;
+    if (count) {
+        int i = choose(lower, node, tilings, count, &reason);
+        status = lower_tiling(lower, node, &tilings[i], reason, err);
+    } else {
+        trn_matmul_tiles_applies(gpu, why_not);
+        status = trn_fail(err, TRN_ERR_UNSUPPORTED, "matmul: no kernel runs on %s: %s",
+                          trn_lower_device(lower)->name, why_not);
+    }
+    free(tilings);
+    return status;
+}
