@@ -39,6 +39,60 @@ static void warn_of_unknown_switches(void)
     }
 }
 
+/* ---- cooperative matrices ---- */
+
+#ifndef VK_KHR_cooperative_matrix /* headers before 1.3.255: what is used of it, as the specification has it \
+                                   */
+#define VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR ((VkStructureType)1000506000)
+#define VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR ((VkStructureType)1000506001)
+#define VK_COMPONENT_TYPE_FLOAT16_KHR 0
+#define VK_COMPONENT_TYPE_FLOAT32_KHR 1
+#define VK_SCOPE_SUBGROUP_KHR 3
+typedef struct VkPhysicalDeviceCooperativeMatrixFeaturesKHR {
+    VkStructureType sType;
+    void *pNext;
+    VkBool32 cooperativeMatrix;
+    VkBool32 cooperativeMatrixRobustBufferAccess;
+} VkPhysicalDeviceCooperativeMatrixFeaturesKHR;
+typedef struct VkCooperativeMatrixPropertiesKHR {
+    VkStructureType sType;
+    void *pNext;
+    uint32_t MSize, NSize, KSize;
+    int AType, BType, CType, ResultType;
+    VkBool32 saturatingAccumulation;
+    int scope;
+} VkCooperativeMatrixPropertiesKHR;
+typedef VkResult(VKAPI_PTR *PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)(
+    VkPhysicalDevice, uint32_t *, VkCooperativeMatrixPropertiesKHR *);
+#endif
+static const char matrix_extension[] = "VK_KHR_cooperative_matrix";
+
+/* Whether a subgroup multiplies float16 and sums float32 with it. */
+static bool is_mixed_matrix(const VkCooperativeMatrixPropertiesKHR *p)
+{
+    return p->AType == VK_COMPONENT_TYPE_FLOAT16_KHR && p->BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+           p->CType == VK_COMPONENT_TYPE_FLOAT32_KHR && p->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+           p->scope == VK_SCOPE_SUBGROUP_KHR && !p->saturatingAccumulation;
+}
+
+static void describe_matrices(const trn_instance *instance, VkPhysicalDevice physical, trn_device_info *info)
+{
+    VkCooperativeMatrixPropertiesKHR list[64];
+    uint32_t count = TRN_COUNT(list);
+    for (uint32_t i = 0; i < count; i++)
+        list[i] =
+            (VkCooperativeMatrixPropertiesKHR){.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR};
+    PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
+            instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    if (!get || get(physical, &count, list) < 0) return;
+    for (uint32_t i = 0; i < count && info->matrix_count < TRN_MAX_MATRICES; i++) {
+        const VkCooperativeMatrixPropertiesKHR *p = &list[i];
+        if (is_mixed_matrix(p))
+            info->matrices[info->matrix_count++] = (trn_matrix_shape){p->MSize, p->NSize, p->KSize};
+    }
+}
+
 /* ---- description ---- */
 
 typedef struct name_list {
@@ -185,6 +239,12 @@ static void describe_features(const trn_instance *instance, VkPhysicalDevice phy
         executable.pNext = all.pNext;
         all.pNext = &executable;
     }
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    if (has_name(extensions, matrix_extension)) {
+        matrix.pNext = all.pNext;
+        all.pNext = &matrix;
+    }
     instance->GetPhysicalDeviceFeatures2(physical, &all);
     info->buffer_address = v12.bufferDeviceAddress;
     info->int64 = all.features.shaderInt64;
@@ -192,7 +252,10 @@ static void describe_features(const trn_instance *instance, VkPhysicalDevice phy
     info->int8 = v12.shaderInt8;
     info->storage16 = v11.storageBuffer16BitAccess;
     info->timeline_semaphore = v12.timelineSemaphore;
-    info->cooperative_matrix = has_name(extensions, "VK_KHR_cooperative_matrix");
+    detail->memory_model = v12.vulkanMemoryModel;
+    if (matrix.cooperativeMatrix && v12.vulkanMemoryModel && info->float16 && info->storage16)
+        describe_matrices(instance, physical, info);
+    info->cooperative_matrix = info->matrix_count > 0;
     detail->int16 = all.features.shaderInt16;
     detail->storage8 = v12.storageBuffer8BitAccess;
     detail->uniform16 = v11.uniformAndStorageBuffer16BitAccess;
@@ -360,7 +423,7 @@ static trn_status create_device(trn_gpu *gpu, trn_error *err)
 {
     const trn_device_info *info = &gpu->info;
     const trn_device_detail *detail = &gpu->detail;
-    const char *extensions[4];
+    const char *extensions[5];
     uint32_t extension_count = 0;
     bool address = info->buffer_address && info->int64;
     VkPhysicalDeviceVulkan12Features v12 = {
@@ -372,6 +435,7 @@ static trn_status create_device(trn_gpu *gpu, trn_error *err)
         .storageBuffer8BitAccess = detail->storage8,
         .scalarBlockLayout = detail->scalar_layout,
         .shaderSubgroupExtendedTypes = detail->extended_subgroup_types,
+        .vulkanMemoryModel = info->cooperative_matrix,
     };
     VkPhysicalDeviceVulkan11Features v11 = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
@@ -392,10 +456,19 @@ static trn_status create_device(trn_gpu *gpu, trn_error *err)
     };
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
-        .pNext = features.pNext,
         .pipelineExecutableInfo = VK_TRUE,
     };
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .pNext = features.pNext,
+        .cooperativeMatrix = VK_TRUE,
+    };
+    if (info->cooperative_matrix) {
+        features.pNext = &matrix;
+        extensions[extension_count++] = matrix_extension;
+    }
     if (gpu->statistics) {
+        executable.pNext = features.pNext;
         features.pNext = &executable;
         extensions[extension_count++] = VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME;
     }
@@ -489,7 +562,10 @@ static trn_status open_device(trn_gpu *gpu, const trn_gpu_options *options, trn_
             gpu->info.name);
     gpu->statistics = options->statistics;
     if (trn_gpu_disabled("fp16")) gpu->info.float16 = gpu->info.storage16 = false;
-    if (trn_gpu_disabled("coopmat")) gpu->info.cooperative_matrix = false;
+    if (trn_gpu_disabled("coopmat") || !gpu->info.float16) {
+        gpu->info.cooperative_matrix = false;
+        gpu->info.matrix_count = 0;
+    }
     status = create_device(gpu, err);
     if (status == TRN_OK) status = create_timeline(gpu, err);
     if (status != TRN_OK) return status;

@@ -39,6 +39,13 @@ typedef enum trn_quirk {
         1 << 5, /* the size of its heap means nothing: device memory is the host's (llvmpipe) */
 } trn_quirk;
 
+/* Matrices that the invocations of a subgroup multiply together: m by k and k by n values of float16 into m by
+ * n sums of float32. */
+typedef struct trn_matrix_shape {
+    uint32_t m, n, k;
+} trn_matrix_shape;
+enum { TRN_MAX_MATRICES = 16 };
+
 /* What a device is and can do. A limit or feature of 0/false means unsupported. Plain data, copied freely. */
 typedef struct trn_device_info {
     int index; /* in enumeration order; what TERRANE_DEVICE=N means */
@@ -55,7 +62,9 @@ typedef struct trn_device_info {
     uint64_t memory_bytes, memory_free; /* device-local heap; free is 0 when the driver does not tell */
     bool unified_memory;                /* device memory is host-visible: no staging */
     bool buffer_address, int64, float16, int8, storage16, timeline_semaphore;
-    bool cooperative_matrix;
+    bool cooperative_matrix; /* matrix_count > 0 */
+    trn_matrix_shape matrices[TRN_MAX_MATRICES];
+    int matrix_count;
     float timestamp_ns; /* nanoseconds per tick */
     uint32_t quirks;    /* trn_quirk bits */
     bool usable;        /* Vulkan 1.2, compute queue, timeline semaphore */

@@ -57,7 +57,7 @@ typedef struct trn_device_detail {
     uint32_t queue_family, timestamp_bits;
     bool size_control, full_subgroups, scalar_layout, int16, storage8, extended_subgroup_types, memory_budget;
     bool portability_subset, core13, executable_properties;
-    bool uniform16;
+    bool uniform16, memory_model;
     uint32_t mesa_version; /* VK_MAKE_API_VERSION(0, 22, 3, 6), or 0 */
     uint64_t max_buffer;
 } trn_device_detail;
