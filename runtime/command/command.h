@@ -138,6 +138,6 @@ struct job_request {
 trn_status job_request_run(const job_request *request, trn_error *err);
 
 extern const trn_command embed_command, run_command, check_command, devices_command, selftest_command,
-    bench_command, models_command, pull_command, synthesize_command, version_command;
+    bench_command, models_command, pull_command, synthesize_command, shaders_command, version_command;
 
 #endif

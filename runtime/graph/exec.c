@@ -94,8 +94,8 @@ static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand
     return binding;
 }
 
-static trn_status find_kernel(const trn_exec *exec, const trn_lowered_step *lowered,
-                              const trn_kernel **kernel, trn_error *err)
+trn_status trn_step_kernel(trn_gpu *gpu, const trn_lowered_step *lowered, const trn_kernel **kernel,
+                           trn_error *err)
 {
     const trn_step *step = &lowered->step;
     trn_kernel_desc desc = {.shader = step->shader,
@@ -105,7 +105,7 @@ static trn_status find_kernel(const trn_exec *exec, const trn_lowered_step *lowe
                             .buffers = step->operand_count,
                             .scalars = step->scalar_count,
                             .subgroup_size = step->subgroup_size};
-    trn_status status = trn_gpu_kernel(exec->gpu, &desc, kernel, err);
+    trn_status status = trn_gpu_kernel(gpu, &desc, kernel, err);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "%s", lowered->label);
 }
 
@@ -115,7 +115,7 @@ static trn_status make_kernels(const trn_exec *exec, trn_error *err)
     trn_status status = TRN_OK;
     const trn_kernel *kernel;
     for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++)
-        status = find_kernel(exec, &exec->lower.steps[s], &kernel, err);
+        status = trn_step_kernel(exec->gpu, &exec->lower.steps[s], &kernel, err);
     return status;
 }
 
@@ -124,7 +124,7 @@ static trn_status make_dispatch(trn_exec *exec, const trn_lowered_step *lowered,
 {
     const trn_step *step = &lowered->step;
     *dispatch = (trn_dispatch){.flops = step->flops, .bytes = step->bytes, .label = lowered->label};
-    trn_status status = find_kernel(exec, lowered, &dispatch->kernel, err);
+    trn_status status = trn_step_kernel(exec->gpu, lowered, &dispatch->kernel, err);
     if (status != TRN_OK) return status;
     for (int i = 0; i < step->operand_count; i++)
         dispatch->bindings[i] = bind_operand(exec, &step->operands[i]);
@@ -200,8 +200,7 @@ static uint64_t hash_text(const char *text, uint64_t seed)
     return text ? trn_fnv1a64(text, strlen(text) + 1, seed) : trn_fnv1a64("", 1, seed);
 }
 
-/* Equal for steps that run the same kernel. */
-static uint64_t kernel_hash(const trn_step *step, const char *generated)
+uint64_t trn_kernel_hash(const trn_step *step, const char *generated)
 {
     uint64_t hash = hash_text(generated, hash_text(step->shader, TRN_FNV_SEED));
     for (int i = 0; i < step->macro_count; i++)
@@ -221,7 +220,7 @@ static trn_status count_kernels(trn_exec *exec, trn_error *err)
     uint64_t *hashes = calloc(count + 1, sizeof *hashes);
     if (!hashes) return trn_fail_memory(err, count * sizeof *hashes, "a compilation");
     for (size_t s = 0; s < count; s++)
-        hashes[s] = kernel_hash(&exec->lower.steps[s].step, exec->lower.steps[s].generated);
+        hashes[s] = trn_kernel_hash(&exec->lower.steps[s].step, exec->lower.steps[s].generated);
     qsort(hashes, count, sizeof *hashes, compare_hash);
     for (size_t s = 0; s < count; s++)
         exec->summary.kernels += !s || hashes[s] != hashes[s - 1];

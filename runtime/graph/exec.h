@@ -20,6 +20,10 @@ struct trn_exec {
     bool profiled;
 };
 
+/* The pipeline of a step, compiled or found. */
+trn_status trn_step_kernel(trn_gpu *gpu, const trn_lowered_step *lowered, const trn_kernel **kernel,
+                           trn_error *err);
+
 /* ---- rate.c ---- */
 
 /* Seconds of a step on a device of this type if it had nominal rates. */
@@ -38,6 +42,12 @@ trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err);
 void trn_group_names(const trn_group *group, bool scoped, trn_text *out);
 /* " [197,768] [3072,768] -> [197,3072]", and the operator's parameters */
 void trn_group_shapes(const trn_group *group, trn_text *out);
+
+/* Equal for steps that run the same kernel. */
+uint64_t trn_kernel_hash(const trn_step *step, const char *generated);
+
+/* Whether the graph has float16 and the device has not: then there is nothing to be tested. */
+bool trn_graph_lacks_float16(const trn_graph *graph, const trn_gpu *gpu);
 
 /* Value of a tensor after a run; with keep_all every one is there. */
 trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err);

@@ -344,6 +344,33 @@ typedef struct trn_kernel_variant_info {
     bool applies;
     char why_not[128];
 } trn_kernel_variant_info;
+/* One kernel that would run, not yet compiled. Texts live as long as the report is called. */
+typedef struct trn_listed_kernel {
+    const char *op, *label;       /* "matmul", "blocks.3.matmul" */
+    const char *shader, *variant; /* variant: the candidate's name, or NULL when there is but one kernel */
+    const trn_macro *macros;
+    int macro_count;
+    uint64_t hash;   /* equal for equal kernels */
+    bool is_default; /* what the device runs when nothing was measured on it */
+    const void *step;
+} trn_listed_kernel;
+typedef struct trn_kernel_list_options {
+    bool candidates; /* not only the defaults: each kernel that could be chosen instead, too */
+    trn_status (*report)(void *user, const trn_listed_kernel *kernel, trn_error *err);
+    void *user;
+    trn_progress progress;
+} trn_kernel_list_options;
+/* Reports what a graph would run on this device,
+ * without memory for it and without running anything: for devices that only compile. A kernel is reported each
+ * time that it is met. */
+trn_status trn_graph_kernels(trn_graph *graph, trn_gpu *gpu, const trn_kernel_list_options *options,
+                             trn_error *err);
+/* Within a report: compiles the kernel. */
+trn_status trn_listed_compile(const trn_listed_kernel *listed, trn_gpu *gpu, const trn_kernel **kernel,
+                              trn_error *err);
+/* The same for the test cases of all operators. */
+trn_status trn_op_kernels(trn_gpu *gpu, const trn_kernel_list_options *options, trn_error *err);
+
 /* Kernel variants of all operators on this device; malloc'd. */
 trn_status trn_kernel_variants(const trn_gpu *gpu, trn_kernel_variant_info **list, size_t *count,
                                trn_error *err);

@@ -1,6 +1,6 @@
 /* The operator table as data: kernel variants on a device, and every case of every operator against its C
  * reference. */
-#include "graph_internal.h"
+#include "exec.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,8 +140,7 @@ trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress
     return TRN_OK;
 }
 
-/* Whether the graph has float16 and the device has not: then there is nothing to be tested. */
-static bool lacks_float16(const trn_gpu *gpu, const trn_graph *graph)
+bool trn_graph_lacks_float16(const trn_graph *graph, const trn_gpu *gpu)
 {
     for (size_t i = 0; i < graph->tensor_count && !trn_gpu_info(gpu)->storage16; i++) {
         if (graph->tensors[i]->type == TRN_F16) return true;
@@ -157,7 +156,7 @@ static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *o
     trn_graph *graph = trn_graph_create();
     if (!graph) return trn_fail_memory(err, 1, "a graph");
     op_case->build(graph);
-    if (!lacks_float16(gpu, graph)) {
+    if (!trn_graph_lacks_float16(graph, gpu)) {
         *result = (trn_op_result){.op = op->name,
                                   .label = op_case->label,
                                   .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};

@@ -1,0 +1,49 @@
+/* terrane shaders: its options, and the files that carry them out. */
+#ifndef TRN_COMMAND_SHADERS_H
+#define TRN_COMMAND_SHADERS_H
+
+#include "command.h"
+
+#include <stdio.h>
+
+typedef struct shaders_values {
+    common_values common;
+    const char *device;
+    bool statistics;
+    text_list models;
+    bool training;
+} shaders_values;
+
+/* ---- shader_statistics.c: --statistics ---- */
+
+typedef struct known_kernel {
+    uint64_t hash;
+    bool is_default;
+} known_kernel;
+/* Kernels that need not be compiled again. */
+typedef struct kernel_table {
+    known_kernel *items;
+    size_t count, capacity;
+} kernel_table;
+known_kernel *kernel_table_find(const kernel_table *table, uint64_t hash); /* NULL: not there */
+bool kernel_table_add(kernel_table *table, uint64_t hash, bool is_default);
+
+trn_status shaders_statistics(const shaders_values *values, trn_error *err);
+
+/* ---- shader_kernels.c ---- */
+
+/* How a line begins; fields follow, a tab before each. */
+enum {
+    SHADERS_LINE_DEVICE = 'V', /* name, driver */
+    SHADERS_LINE_KERNEL =
+        'K', /* hash, default, operator, label, shader, variant, macros: it is compiled now */
+    SHADERS_LINE_STATISTIC = 'S', /* of this kernel: program, name, value */
+    SHADERS_LINE_FAILURE = 'F',   /* why it does not compile */
+    SHADERS_LINE_END = 'E',       /* of this kernel */
+    SHADERS_LINE_DEFAULT = 'D',   /* hash: a known kernel is a default */
+    SHADERS_LINE_DONE = 'Z',      /* status, message */
+};
+/* Compiles what the table does not have, and writes lines. */
+trn_status shaders_make_kernels(const shaders_values *values, kernel_table *table, FILE *out, trn_error *err);
+
+#endif
