@@ -3,7 +3,7 @@
 // along outer, so that the tables are read once for all of them.
 #version 460
 
-#define BUFFERS(B) B(0, Float, x) B(1, Int, start) B(2, Int, index) B(3, Float, weight) B(4, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Int, start) B(2, Int, index) B(3, Float, weight) B(4, Real, y)
 #define SCALARS uint count, outer, rows, inner, axis, magic0, magic1, shifts;
 #include "terrane.glsl"
 #include "divide.glsl"
@@ -21,11 +21,11 @@ void main()
     vec4 sum = vec4(0.0);
     for (int t = AT(start, row); t < end; t++) {
         uvec4 from = base + uint(AT(index, t)) * p.inner;
-        sum += AT(weight, t) * vec4(AT(x, from.x), AT(x, from.y), AT(x, from.z), AT(x, from.w));
+        sum += AT(weight, t) * vec4(VALUE(x, from.x), VALUE(x, from.y), VALUE(x, from.z), VALUE(x, from.w));
     }
     uvec4 to = (plane * p.rows + row) * p.inner + i;
-    AT(y, to.x) = sum.x;
-    if (first + 1u <= last) AT(y, to.y) = sum.y;
-    if (first + 2u <= last) AT(y, to.z) = sum.z;
-    if (first + 3u <= last) AT(y, to.w) = sum.w;
+    STORE(y, to.x, sum.x);
+    if (first + 1u <= last) STORE(y, to.y, sum.y);
+    if (first + 2u <= last) STORE(y, to.z, sum.z);
+    if (first + 3u <= last) STORE(y, to.w, sum.w);
 }

@@ -2,7 +2,7 @@
 // that cover it, in a fixed order.
 #version 460
 
-#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Real, y)
 #define SCALARS                                                                                               \
     uint C;                                                                                                   \
     uint in_t, in_h, in_w;                                                                                    \
@@ -40,8 +40,8 @@ void main()
             uint window = ((b * p.out_t + oz) * p.out_h + oy) * p.out_w;
             uint line = ((c * p.kt + iz - oz * p.stride_t) * p.kh + iy - oy * p.stride_h) * p.kw;
             for (uint ox = wx.x; ox < wx.y; ox++)
-                sum += AT(x, (window + ox) * (p.C * p.kt * p.kh * p.kw) + line + ix - ox * p.stride_w);
+                sum += VALUE(x, (window + ox) * (p.C * p.kt * p.kh * p.kw) + line + ix - ox * p.stride_w);
         }
     }
-    AT(y, index) = sum;
+    STORE(y, index, sum);
 }

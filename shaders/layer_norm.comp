@@ -8,7 +8,7 @@
 #define LANES 128
 #endif
 
-#define BUFFERS(B) B(0, Float, x) B(1, Float, w) B(2, Float, b) B(3, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Float, w) B(2, Float, b) B(3, Real, y)
 #define SCALARS                                                                                               \
     uint rows, C, has_w, has_b;                                                                               \
     float eps;
@@ -20,19 +20,19 @@ void main()
     uint row = GROUP_INDEX;
     if (row >= p.rows) return;
     uint base = row * p.C, lane = LANE;
-    float origin = AT(x, base), sum = 0.0;
+    float origin = VALUE(x, base), sum = 0.0;
     for (uint c = lane; c < p.C; c += LANES)
-        sum += AT(x, base + c) - origin;
+        sum += VALUE(x, base + c) - origin;
     float mean = row_sum(sum) / float(p.C), squares = 0.0;
     for (uint c = lane; c < p.C; c += LANES) {
-        float d = AT(x, base + c) - origin - mean;
+        float d = VALUE(x, base + c) - origin - mean;
         squares += d * d;
     }
     float scale = 1.0 / sqrt(row_sum(squares) / float(p.C) + p.eps);
     for (uint c = lane; c < p.C; c += LANES) {
-        float value = (AT(x, base + c) - origin - mean) * scale;
+        float value = (VALUE(x, base + c) - origin - mean) * scale;
         if (p.has_w != 0u) value *= AT(w, c);
         if (p.has_b != 0u) value += AT(b, c);
-        AT(y, base + c) = value;
+        STORE(y, base + c, value);
     }
 }

@@ -24,7 +24,7 @@
 #else
 #include "generated.glsl"
 #endif
-#define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Real, y) EXTRA_BUFFERS(B)
 #define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part; EXTRA_SCALARS
 #include "terrane.glsl"
 #include "wide.glsl"
@@ -139,7 +139,7 @@ void main()
         float value = tile[t];
         if (at_column < p.N) {
             EPILOGUE(value, at, at_column)
-            AT(y, at) = value;
+            STORE(y, at, value);
         }
     }
 }

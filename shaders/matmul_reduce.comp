@@ -2,7 +2,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "generated.glsl"
-#define BUFFERS(B) B(0, Float, parts) B(1, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Float, parts) B(1, Real, y) EXTRA_BUFFERS(B)
 #define SCALARS uint elements, N, count; EXTRA_SCALARS
 #include "terrane.glsl"
 
@@ -16,5 +16,5 @@ void main()
     for (uint part = 0u; part < p.count; part++)
         value += AT(parts, part * p.elements + i);
     EPILOGUE(value, i, i % p.N)
-    AT(y, i) = value;
+    STORE(y, i, value);
 }

@@ -28,13 +28,13 @@
 #include "generated.glsl"
 #endif
 #if defined VEC4 && defined HALF // rows of both operands are whole vec4s; HALF: of float16
-#define BUFFERS(B) B(0, Half4, a) B(1, Half4, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Half4, a) B(1, Half4, b) B(2, Real, y) EXTRA_BUFFERS(B)
 #elif defined VEC4
-#define BUFFERS(B) B(0, Vec4, a) B(1, Vec4, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Vec4, a) B(1, Vec4, b) B(2, Real, y) EXTRA_BUFFERS(B)
 #elif defined HALF
-#define BUFFERS(B) B(0, Half, a) B(1, Half, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Half, a) B(1, Half, b) B(2, Real, y) EXTRA_BUFFERS(B)
 #else
-#define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Real, y) EXTRA_BUFFERS(B)
 #endif
 #define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part; EXTRA_SCALARS
 #include "terrane.glsl"
@@ -127,7 +127,7 @@ void main()
             uint at = (group * p.M + row) * p.N + column;
             float value = sum[i][j];
             EPILOGUE(value, at, column)
-            AT(y, at) = value;
+            STORE(y, at, value);
         }
     }
 }

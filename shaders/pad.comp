@@ -1,7 +1,7 @@
 // y [outer, axis, inner] = x [outer, extent, inner] placed at `before` along the axis, zeros elsewhere.
 #version 460
 
-#define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
+#define BUFFERS(B) B(0, Bits, x) B(1, Bits, y)
 #define SCALARS uint count, axis, inner, extent, before, magic0, magic1, shifts;
 #include "terrane.glsl"
 #include "divide.glsl"
@@ -14,7 +14,7 @@ void main()
     if (index >= p.count) return;
     uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
     uint at = take(outer, p.axis, p.magic1, p.shifts, 1u) - p.before; // wraps to a large number before the start
-    uint value = 0u;
-    if (at < p.extent) value = AT(x, (outer * p.extent + at) * p.inner + i);
-    AT(y, index) = value;
+    bool inside = at < p.extent;
+    uint from = (outer * p.extent + (inside ? at : 0u)) * p.inner + i;
+    STORE(y, index, inside ? VALUE(x, from) : 0);
 }

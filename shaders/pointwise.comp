@@ -2,7 +2,7 @@
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #include "generated.glsl"
-#define BUFFERS(B) B(0, Float, y) EXTRA_BUFFERS(B)
+#define BUFFERS(B) B(0, Real, y) EXTRA_BUFFERS(B)
 #define SCALARS uint count; uint columns; EXTRA_SCALARS
 #include "terrane.glsl"
 
@@ -14,5 +14,5 @@ void main()
     if (i >= p.count) return;
     float value = 0.0;
     EPILOGUE(value, i, i % p.columns)
-    AT(y, i) = value;
+    STORE(y, i, value);
 }

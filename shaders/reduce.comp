@@ -2,7 +2,7 @@
 // positions k, k + parts, k + 2 parts, ... so that neighbours read neighbours whatever the layout, in a fixed order.
 #version 460
 
-#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Real, y)
 #define SCALARS                                                                                               \
     uint count, axis, inner, parts, maximum, magic0, magic1, shifts;                                          \
     float scale;
@@ -18,15 +18,15 @@ void main()
     uint outer = index, i = take(outer, p.inner, p.magic0, p.shifts, 0u);
     uint part = take(outer, p.parts, p.magic1, p.shifts, 1u);
     uint base = outer * p.axis * p.inner + i;
-    float total = AT(x, base + part * p.inner);
+    float total = VALUE(x, base + part * p.inner);
     if (p.maximum != 0u) {
         for (uint k = part + p.parts; k < p.axis; k += p.parts) {
-            float value = AT(x, base + k * p.inner);
+            float value = VALUE(x, base + k * p.inner);
             if (value > total || isnan(value)) total = value;
         }
     } else {
         for (uint k = part + p.parts; k < p.axis; k += p.parts)
-            total += AT(x, base + k * p.inner);
+            total += VALUE(x, base + k * p.inner);
     }
-    AT(y, index) = total * p.scale;
+    STORE(y, index, total * p.scale);
 }

@@ -7,7 +7,7 @@
 #define LANES 128
 #endif
 
-#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Real, y)
 #define SCALARS uint rows, C, logarithm;
 #include "terrane.glsl"
 #include "row.glsl"
@@ -19,19 +19,19 @@ void main()
     uint base = row * p.C, lane = LANE;
     float largest = uintBitsToFloat(0xff800000u); // -infinity
     for (uint c = lane; c < p.C; c += LANES)
-        largest = max(largest, AT(x, base + c));
+        largest = max(largest, VALUE(x, base + c));
     largest = row_max(largest);
     float sum = 0.0;
     for (uint c = lane; c < p.C; c += LANES)
-        sum += exp(AT(x, base + c) - largest);
+        sum += exp(VALUE(x, base + c) - largest);
     sum = row_sum(sum);
     if (p.logarithm != 0u) {
         float shift = log(sum);
         for (uint c = lane; c < p.C; c += LANES)
-            AT(y, base + c) = AT(x, base + c) - largest - shift;
+            STORE(y, base + c, VALUE(x, base + c) - largest - shift);
     } else {
         float scale = 1.0 / sum;
         for (uint c = lane; c < p.C; c += LANES)
-            AT(y, base + c) = exp(AT(x, base + c) - largest) * scale;
+            STORE(y, base + c, exp(VALUE(x, base + c) - largest) * scale);
     }
 }

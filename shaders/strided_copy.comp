@@ -2,7 +2,7 @@
 // writes by them. Axis 0 is the innermost; the extent of the outermost is not needed.
 #version 460
 
-#define BUFFERS(B) B(0, Uint, x) B(1, Uint, y)
+#define BUFFERS(B) B(0, Bits, x) B(1, Bits, y)
 #define SCALARS                                                                                               \
     uint count, rank, start, scatter;                                                                         \
     uint dim0, dim1, dim2, dim3, dim4;                                                                        \
@@ -40,5 +40,5 @@ void main()
     }
     at += rest * last;
     uint from = p.scatter != 0u ? index : at, to = p.scatter != 0u ? at : index;
-    AT(y, to) = AT(x, from);
+    STORE(y, to, VALUE(x, from));
 }

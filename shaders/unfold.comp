@@ -2,7 +2,7 @@
 // values, or all kh runs of a channel when whole_planes; positions outside x are zero.
 #version 460
 
-#define BUFFERS(B) B(0, Float, x) B(1, Float, y)
+#define BUFFERS(B) B(0, Real, x) B(1, Real, y)
 #define SCALARS                                                                                               \
     uint C;                                                                                                   \
     uint in_t, in_h, in_w;                                                                                    \
@@ -23,8 +23,8 @@ void write_run(uint at, int y, int x0, bool inside, uint plane)
     for (uint k = 0u; k < p.kw; k++) {
         int x = x0 + int(k);
         float value = 0.0;
-        if (inside && x >= 0 && x < int(p.in_w)) value = AT(x, line + uint(x));
-        AT(y, at + k) = value;
+        if (inside && x >= 0 && x < int(p.in_w)) value = VALUE(x, line + uint(x));
+        STORE(y, at + k, value);
     }
 }
 

@@ -75,7 +75,7 @@ bool trn_chain_collect(const trn_group *group, int own_operands, int own_scalars
                 continue;
             if (own_operands + chain->operand_count == TRN_MAX_BINDINGS) return false;
             chain->operands[chain->operand_count++] =
-                (trn_chain_operand){trn_tensor_base(node->inputs[i]), *b};
+                (trn_chain_operand){.tensor = trn_tensor_base(node->inputs[i]), .broadcast = *b};
             uint32_t numbers[4];
             int count = broadcast_scalars(group, b, numbers);
             for (int k = 0; k < count; k++) {
@@ -130,7 +130,7 @@ static void add_operand_value(const trn_group *group, const trn_chain *chain, co
         trn_text_printf(out, "t%d", from);
     } else {
         int operand = find_operand(chain, node->inputs[input], b);
-        trn_text_printf(out, "AT(e%d, ", operand);
+        trn_text_printf(out, "VALUE(e%d, ", operand);
         add_index(group, b, operand, out);
         trn_text_add(out, ")");
     }
@@ -158,7 +158,8 @@ trn_status trn_chain_generate(const trn_group *group, int first_binding, const t
 {
     trn_text_add(out, "#define EXTRA_BUFFERS(B)");
     for (int i = 0; i < chain->operand_count; i++)
-        trn_text_printf(out, " B(%d, Float, e%d)", first_binding + i, i);
+        trn_text_printf(out, " B(%d, %s, e%d)", first_binding + i, chain->operands[i].half ? "Half" : "Float",
+                        i);
     trn_text_add(out, "\n#define EXTRA_SCALARS");
     for (int i = 0; i < chain->operand_count; i++) {
         uint32_t numbers[4];

@@ -8,6 +8,21 @@
 enum { MAX_LOCAL = TRN_MAX_GROUP + 1 };
 static const double CHECK_TOLERANCE = 1e-3;
 
+/* A constant as kernels see it. */
+static trn_status leaf_value(const trn_exec *exec, const trn_tensor *base, void **value, trn_error *err)
+{
+    trn_status status = trn_leaf_data(base, value, err);
+    if (status != TRN_OK || !trn_lower_is_half(&exec->lower, base)) return status;
+    status = trn_half_pack(base, *value, err);
+    if (status == TRN_OK) {
+        trn_half_unpack(*value, base->count);
+        return TRN_OK;
+    }
+    free(*value);
+    *value = NULL;
+    return status;
+}
+
 /* Value of an operand: made in this group before, or read from the device. *owned tells the caller to free
  * it. */
 static trn_status operand_value(trn_exec *exec, trn_tensor *tensor, void *const *local,
@@ -21,7 +36,7 @@ static trn_status operand_value(trn_exec *exec, trn_tensor *tensor, void *const 
         return TRN_OK;
     }
     *owned = true;
-    if (base->constant && !base->producer) return trn_leaf_data(base, value, err);
+    if (base->constant && !base->producer) return leaf_value(exec, base, value, err);
     size_t bytes = (size_t)trn_tensor_bytes(base);
     *value = malloc(bytes);
     if (!*value) return trn_fail_memory(err, bytes, "checking");

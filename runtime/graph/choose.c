@@ -10,7 +10,7 @@ enum { TOLD = 4 }; /* candidates that a reason names beside the chosen one */
 static const double NOISE = 0.03;
 
 /* The node as far as its speed depends on it: "matmul [197,768] by [2304,768] transposed f32[197,768] .." */
-static void describe_node(const trn_node *node, trn_text *out)
+static void describe_node(const trn_lower *lower, const trn_node *node, trn_text *out)
 {
     char shape[128];
     trn_text_printf(out, "%s ", node->op->name);
@@ -19,7 +19,8 @@ static void describe_node(const trn_node *node, trn_text *out)
         const trn_tensor *input = node->inputs[i];
         trn_text_add(out, " ");
         if (!input) continue;
-        trn_text_printf(out, "%s%s%s", trn_type_name(input->type), trn_shape_text(&input->shape, shape),
+        trn_dtype type = trn_lower_is_half(lower, input) ? TRN_F16 : input->type;
+        trn_text_printf(out, "%s%s%s", trn_type_name(type), trn_shape_text(&input->shape, shape),
                         input->constant ? "c" : "");
     }
 }
@@ -30,7 +31,7 @@ const char *trn_choice_key(trn_lower *lower, const trn_node *node, const trn_can
     trn_text_printf(&text, "kernel %s subgroup %u ",
                     trn_gpu_access(lower->gpu) == TRN_ACCESS_ADDRESS ? "address" : "storage",
                     trn_lower_device(lower)->subgroup_size);
-    describe_node(node, &text);
+    describe_node(lower, node, &text);
     trn_text_printf(&text, " | %s %016llx", candidate->name,
                     (unsigned long long)trn_gpu_shader_hash(candidate->shader));
     const char *key = text.failed ? NULL : trn_arena_strdup(lower->arena, text.data);

@@ -65,14 +65,16 @@ static trn_status load_constant(trn_exec *exec, trn_tensor *tensor, trn_error *e
 {
     trn_gpu_buffer **slot = &exec->constants[tensor->id];
     if (*slot) return TRN_OK;
-    uint64_t bytes = trn_tensor_bytes(tensor);
+    uint64_t bytes = trn_lower_bytes(&exec->lower, tensor);
     trn_status status =
         trn_gpu_buffer_create(exec->gpu, bytes, tensor->name ? tensor->name : "a constant", slot, err);
     if (status != TRN_OK || tensor->producer || !(tensor->fill || tensor->values)) return status;
     void *data;
     status = trn_leaf_data(tensor, &data, err);
     if (status != TRN_OK) return status;
-    status = trn_gpu_write(exec->gpu, *slot, 0, data, bytes, err);
+    if (tensor->type != TRN_F16 && trn_lower_is_half(&exec->lower, tensor))
+        status = trn_half_pack(tensor, data, err);
+    if (status == TRN_OK) status = trn_gpu_write(exec->gpu, *slot, 0, data, bytes, err);
     free(data);
     return status;
 }
@@ -83,7 +85,7 @@ static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand
 {
     const trn_tensor *tensor = operand->tensor;
     trn_binding binding = {.offset = operand->offset, .written = operand->written};
-    binding.size = operand->size ? operand->size : trn_tensor_bytes(tensor) - operand->offset;
+    binding.size = operand->size ? operand->size : trn_lower_bytes(&exec->lower, tensor) - operand->offset;
     if (tensor->constant) {
         binding.buffer = exec->constants[tensor->id];
         return binding;
@@ -249,8 +251,14 @@ static void summarize(trn_exec *exec, const constant_use *use)
         exec->nominal += trn_rate_nominal(exec->gpu, &step->step);
     }
     for (size_t i = 0; i < tensor_total(exec); i++) {
-        if (use->kept[i]) sum->weight_bytes += trn_tensor_bytes(tensor_at(exec, i));
+        if (use->kept[i]) sum->weight_bytes += trn_lower_bytes(&exec->lower, tensor_at(exec, i));
     }
+    for (size_t i = 0; i < exec->graph->tensor_count; i++) {
+        const trn_tensor *tensor = exec->graph->tensors[i];
+        bool there = tensor->constant ? use->kept[i] : exec->plan.places[i].block >= 0;
+        sum->half_values += there && trn_lower_is_half(&exec->lower, tensor);
+    }
+    sum->precision = exec->options.precision;
     sum->arena_bytes = exec->plan.total;
     sum->arena_bytes_unshared = exec->plan.unshared;
     sum->estimated_seconds = exec->nominal * trn_rate_slowness(exec->gpu);
@@ -266,7 +274,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
         const trn_lowered_step *lowered = &exec->lower.steps[s];
         for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
-            if (!loaded[tensor->id]) held += trn_tensor_bytes(tensor);
+            if (!loaded[tensor->id]) held += trn_lower_bytes(&exec->lower, tensor);
             loaded[tensor->id] = true;
         }
         most = TRN_MAX(most, held);
@@ -274,7 +282,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
             if (use->kept[tensor->id] || use->last_setup[tensor->id] > (int)s || !loaded[tensor->id])
                 continue;
-            held -= trn_tensor_bytes(tensor);
+            held -= trn_lower_bytes(&exec->lower, tensor);
             loaded[tensor->id] = false;
         }
     }
@@ -348,7 +356,7 @@ static trn_status check_bindings(const trn_exec *exec, trn_error *err)
         const trn_lowered_step *lowered = &exec->lower.steps[s];
         for (int i = 0; i < lowered->step.operand_count; i++) {
             const trn_operand *operand = &lowered->step.operands[i];
-            uint64_t size = operand->size ? operand->size : trn_tensor_bytes(operand->tensor);
+            uint64_t size = operand->size ? operand->size : trn_lower_bytes(&exec->lower, operand->tensor);
             if (size <= limit) continue;
             return trn_fail(
                 err, TRN_ERR_MEMORY,
@@ -393,7 +401,9 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
         (trn_lower){.graph = graph, .gpu = gpu, .arena = trn_arena_create(), .kernel = exec->options.kernel};
     trn_status status = exec->lower.arena ? TRN_OK : trn_fail_memory(err, 1, "an executable");
     bool fusion = !exec->options.no_fusion && !trn_gpu_disabled("fusion");
-    if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, err);
+    if (status == TRN_OK)
+        status = trn_precision_choose(gpu, exec->options.precision, &exec->options.precision, err);
+    if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, exec->options.precision, err);
     if (status == TRN_OK)
         status =
             trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit_of(gpu), &exec->plan, err);
@@ -447,10 +457,14 @@ void trn_exec_destroy(trn_exec *exec)
 trn_status trn_exec_read(trn_exec *exec, trn_tensor *tensor, void *data, trn_error *err)
 {
     const trn_tensor *base = trn_tensor_base(tensor);
-    uint64_t bytes = trn_tensor_bytes(base);
-    if (base->constant) return trn_gpu_read(exec->gpu, exec->constants[base->id], 0, data, bytes, err);
     const trn_place *place = &exec->plan.places[base->id];
-    return trn_gpu_read(exec->gpu, exec->blocks[place->block], place->offset, data, bytes, err);
+    uint64_t bytes = trn_lower_bytes(&exec->lower, base);
+    trn_status status =
+        base->constant ? trn_gpu_read(exec->gpu, exec->constants[base->id], 0, data, bytes, err)
+                       : trn_gpu_read(exec->gpu, exec->blocks[place->block], place->offset, data, bytes, err);
+    if (status == TRN_OK && base->type == TRN_F32 && trn_lower_is_half(&exec->lower, base))
+        trn_half_unpack(data, base->count);
+    return status;
 }
 
 trn_status trn_exec_set(trn_exec *exec, const char *name, const void *data, trn_error *err)

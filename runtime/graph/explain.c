@@ -46,12 +46,24 @@ void trn_group_shapes(const trn_group *group, trn_text *out)
     }
 }
 
+/* How the result lies in memory, of a graph that is compiled for float16. */
+static void add_storage(const trn_exec *exec, const trn_tensor *tensor, trn_text *out)
+{
+    if (exec->summary.precision != TRN_PRECISION_FLOAT16) return;
+    const char *why = trn_lower_why_float32(&exec->lower, tensor);
+    if (why)
+        trn_text_printf(out, ", float32 (%s)", why);
+    else
+        trn_text_add(out, ", stored as float16");
+}
+
 /* step: the first that is not printed yet; steps stand in the order of their groups. */
 static void add_group(const trn_exec *exec, const trn_group *group, size_t *step, trn_text *out)
 {
     trn_text_add(out, "  ");
     trn_group_names(group, true, out);
     trn_group_shapes(group, out);
+    add_storage(exec, group->out, out);
     trn_text_add(out, "\n");
     while (*step < exec->lower.step_count && exec->lower.steps[*step].group == group)
         add_step(&exec->lower.steps[(*step)++], out);
@@ -75,6 +87,9 @@ void trn_exec_explain(const trn_exec *exec, trn_text *out)
                     trn_format_bytes(sum->arena_bytes, bytes[1]), exec->plan.block_count,
                     trn_format_bytes(sum->arena_bytes_unshared, bytes[2]),
                     trn_format_bytes(trn_gpu_memory_available(exec->gpu), bytes[3]));
+    if (sum->precision == TRN_PRECISION_FLOAT16)
+        trn_text_printf(out, "precision: float16 for %zu values and weights, float32 for the rest\n",
+                        sum->half_values);
     trn_text_printf(out, "work: %.4g GFLOP a run", sum->flops * 1e-9);
     if (sum->estimated_seconds > 0)
         trn_text_printf(out, ", about %.3g s at the rate measured on this device", sum->estimated_seconds);

@@ -20,9 +20,9 @@ extern "C" {
 
 enum { TRN_MAX_DIMS = 6 };
 
-/* 4, 4 and 2 bytes. TRN_F16 is how operands of matrix products may lie in memory: trn_cast makes such
- * tensors, trn_linear, trn_matmul, trn_reshape and trn_cast take them, and nothing else does; they are no
- * inputs, states or outputs. All arithmetic is of float32. */
+/* 4, 4 and 2 bytes. TRN_F16 is how operands of matrix products may be asked to lie in memory: trn_cast makes
+ * such tensors, trn_linear, trn_matmul, trn_reshape and trn_cast take them, and nothing else does; they are
+ * no inputs, states or outputs. All arithmetic is of float32. */
 typedef enum trn_dtype { TRN_F32, TRN_I32, TRN_F16 } trn_dtype;
 
 typedef struct trn_shape {
@@ -274,8 +274,19 @@ trn_status trn_gradients(trn_graph *graph, trn_tensor *y, trn_tensor *seed, trn_
 
 /* ---- executing ---- */
 
+/* How the values of a run lie in memory. FLOAT16, for inference: values that kernels hand to kernels, and
+ * weights of more than one row, take half the bytes where all the kernels that touch them can (the rest stays
+ * float32, and explain says why); arithmetic, inputs and outputs stay float32. AUTO: FLOAT16 where the device
+ * has 16-bit storage and is not known to be slower with it. */
+typedef enum trn_precision { TRN_PRECISION_FLOAT32, TRN_PRECISION_FLOAT16, TRN_PRECISION_AUTO } trn_precision;
+const char *trn_precision_name(trn_precision precision); /* "float32", "float16", "auto" */
+/* FLOAT32 or FLOAT16. TRN_ERR_UNSUPPORTED when float16 is wanted of a device without 16-bit storage. */
+trn_status trn_precision_choose(const trn_gpu *gpu, trn_precision wanted, trn_precision *chosen,
+                                trn_error *err);
+
 typedef struct trn_exec trn_exec;
 typedef struct trn_compile_options {
+    trn_precision precision;
     bool plan_only; /* kernels, fusions and memory are decided, nothing of the graph is allocated, uploaded or
                        compiled: for --explain. On a device never measured a small product runs once, for the
                        estimate of time. */
@@ -301,6 +312,8 @@ trn_status trn_exec_get(trn_exec *exec, const char *output, void *data, trn_erro
 trn_status trn_exec_first_nonfinite(trn_exec *exec, bool *found, trn_text *what, trn_error *err);
 
 typedef struct trn_exec_summary {
+    trn_precision precision; /* FLOAT32 or FLOAT16 */
+    size_t half_values;      /* tensors that are stored as float16, weights among them */
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;
     uint64_t weight_bytes, arena_bytes, arena_bytes_unshared; /* unshared: if no two tensors shared memory */
     uint64_t loading_bytes; /* most that weights take while they are loaded and packed; >= weight_bytes */

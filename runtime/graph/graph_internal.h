@@ -118,6 +118,7 @@ trn_node *trn_group_last(const trn_group *group);
 
 typedef struct trn_chain_operand {
     trn_tensor *tensor;
+    bool half; /* stored as float16 */
     trn_broadcast broadcast;
 } trn_chain_operand;
 typedef struct trn_chain {
@@ -173,16 +174,31 @@ struct trn_lower {
     const char *kernel; /* forced; or NULL */
     trn_choice *choices;
     size_t choice_count, choice_capacity;
-    trn_tensor **extra; /* packed tensors and temporaries; ids follow the graph's */
+    const char **float32_why; /* by tensor id, NULL: stored as float16; itself NULL: nothing is */
+    trn_tensor **extra;       /* packed tensors and temporaries; ids follow the graph's */
     size_t extra_count, extra_capacity;
 };
-trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err);
+trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_precision precision, trn_error *err);
 void trn_lower_free(trn_lower *lower);
 
 /* ---- choose.c ---- */
 
 /* The key of the tuning store for the seconds of a candidate. */
 const char *trn_choice_key(trn_lower *lower, const trn_node *node, const trn_candidate *candidate);
+
+/* ---- half.c: storage as float16 ---- */
+
+/* Decides what is stored as float16, of the groups of a graph. */
+trn_status trn_half_mark(trn_lower *lower, trn_error *err);
+/* Why a tensor of the graph is not; NULL when it is, or when precision is float32. */
+const char *trn_lower_why_float32(const trn_lower *lower, const trn_tensor *tensor);
+/* Bytes of a tensor as it is stored. */
+uint64_t trn_lower_bytes(const trn_lower *lower, const trn_tensor *tensor);
+/* Tells a step's shader which of its operands are of float16, and corrects its bytes. */
+trn_status trn_half_macros(const trn_lower *lower, trn_step *step, trn_error *err);
+/* Floats to float16 in place, and back. Finite values beyond the range of float16 are an error. */
+trn_status trn_half_pack(const trn_tensor *tensor, void *values, trn_error *err);
+void trn_half_unpack(void *values, int64_t count);
 
 /* ---- update.c, update_weights.c ---- */
 

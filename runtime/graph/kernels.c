@@ -71,7 +71,8 @@ static trn_status list_forced(listing *l, const char *forced, trn_error *err)
 {
     trn_lower lower = {.graph = l->graph, .gpu = l->gpu, .arena = trn_arena_create(), .kernel = forced};
     trn_status status = lower.arena ? TRN_OK : trn_fail_memory(err, 1, "a list of kernels");
-    if (status == TRN_OK) status = trn_lower_graph(&lower, !trn_gpu_disabled("fusion"), err);
+    if (status == TRN_OK)
+        status = trn_lower_graph(&lower, !trn_gpu_disabled("fusion"), TRN_PRECISION_FLOAT32, err);
     for (size_t s = 0; status == TRN_OK && s < lower.step_count; s++) {
         if (trn_progress_cancelled(&l->options->progress))
             status = trn_fail_cancelled(err, "compiling kernels");

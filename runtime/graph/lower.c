@@ -55,6 +55,8 @@ static trn_status add_epilogue(trn_lower *lower, trn_lowered_step *lowered, trn_
     trn_chain chain;
     if (!trn_chain_collect(lower->group, step->operand_count, step->scalar_count, &chain))
         return trn_fail(err, TRN_ERR_INTERNAL, "%s: the fused chain does not fit its kernel", step->shader);
+    for (int i = 0; i < chain.operand_count; i++)
+        chain.operands[i].half = trn_lower_is_half(lower, chain.operands[i].tensor);
     trn_text text = {0};
     trn_status status = trn_chain_generate(lower->group, step->operand_count, &chain, &text, err);
     if (status == TRN_OK) {
@@ -88,6 +90,7 @@ trn_status trn_lower_step(trn_lower *lower, const trn_step *step, trn_error *err
         lowered->step.operands[i].tensor = trn_tensor_base(step->operands[i].tensor);
     if (!lowered->label) return trn_fail_memory(err, sizeof label, "a label");
     trn_status status = step->epilogue ? add_epilogue(lower, lowered, err) : TRN_OK;
+    if (status == TRN_OK) status = trn_half_macros(lower, &lowered->step, err);
     if (status != TRN_OK) return status;
     const trn_step *done = &lowered->step;
     if (8 * done->operand_count + 4 * done->scalar_count > TRN_PUSH_BYTES)
@@ -119,6 +122,13 @@ trn_tensor *trn_lower_temporary(trn_lower *lower, uint64_t bytes, trn_error *err
     trn_tensor *tensor = extra_tensor(lower, bytes, err);
     if (tensor) tensor->constant = lower->in_setup || lower->group->out->constant;
     return tensor;
+}
+
+void trn_lower_holds_half(trn_tensor *extra)
+{
+    extra->type = TRN_F16;
+    extra->count *= 2;
+    extra->shape = TRN_SHAPE(extra->count);
 }
 
 trn_tensor *trn_lower_packed(trn_lower *lower, trn_tensor *source, const char *layout, uint64_t bytes,
@@ -155,12 +165,13 @@ static trn_status lower_group(trn_lower *lower, const trn_group *group, trn_erro
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "%s", trn_node_label(node, label));
 }
 
-trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_error *err)
+trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_precision precision, trn_error *err)
 {
     bool *needed = NULL;
     trn_status status = trn_graph_needed(lower->graph, &needed, err);
     if (status == TRN_OK)
         status = trn_fuse(lower->graph, needed, fusion, &lower->groups, &lower->group_count, err);
+    if (status == TRN_OK && precision == TRN_PRECISION_FLOAT16) status = trn_half_mark(lower, err);
     for (size_t i = 0; status == TRN_OK && i < lower->group_count; i++)
         status = lower_group(lower, &lower->groups[i], err);
     if (status == TRN_OK) status = trn_lower_updates(lower, err);

@@ -18,7 +18,7 @@ static void find_lifetimes(const trn_lower *lower, trn_place *places, size_t ten
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
             trn_place *place = &places[tensor->id];
             if (tensor->constant) continue;
-            place->size = trn_tensor_bytes(tensor);
+            place->size = trn_lower_bytes(lower, tensor);
             place->first = TRN_MIN(place->first, (int)s);
             place->last = TRN_MAX(place->last, (int)s);
             if (keep_all || tensor->is_input) place->first = -1;

@@ -412,6 +412,7 @@ const trn_op trn_op_pointwise = {
     .epilogue = false, /* it is what epilogues are made of */
     .variants = variants,
     .variant_count = TRN_COUNT(variants),
+    .half = trn_half_takes_any,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

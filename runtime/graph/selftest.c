@@ -104,14 +104,13 @@ static trn_status compare_outputs(trn_graph *graph, trn_exec *exec, case_data *d
     return TRN_OK;
 }
 
-static trn_status run_case(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
-                           trn_op_result *result, trn_error *err)
+static trn_status run_case(trn_gpu *gpu, trn_graph *graph, const trn_compile_options *options,
+                           const trn_progress *progress, trn_op_result *result, trn_error *err)
 {
     case_data data = {0};
     trn_exec *exec = NULL;
     trn_status status = make_case(graph, &data, err);
-    if (status == TRN_OK)
-        status = trn_compile(graph, gpu, &(trn_compile_options){.poison = true}, &exec, err);
+    if (status == TRN_OK) status = trn_compile(graph, gpu, options, &exec, err);
     for (int i = 0; status == TRN_OK && i < data.input_count; i++)
         status = trn_exec_set(exec, data.inputs[i].name, data.inputs[i].data, err);
     uint64_t start = trn_now_ns();
@@ -126,11 +125,11 @@ static trn_status run_case(trn_gpu *gpu, trn_graph *graph, const trn_progress *p
     return status;
 }
 
-trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
-                              trn_op_result *result, trn_error *err)
+static trn_status test_graph(trn_gpu *gpu, trn_graph *graph, const trn_compile_options *options,
+                             const trn_progress *progress, trn_op_result *result, trn_error *err)
 {
     trn_error why = {0};
-    trn_status status = run_case(gpu, graph, progress, result, &why);
+    trn_status status = run_case(gpu, graph, options, progress, result, &why);
     if (status == TRN_ERR_DEVICE_LOST || status == TRN_ERR_CANCELLED) {
         if (err) *err = why;
         return status;
@@ -138,6 +137,90 @@ trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress
     if (status != TRN_OK) snprintf(result->message, sizeof result->message, "%.500s", why.message);
     result->ok = status == TRN_OK && result->error <= result->tolerance;
     return TRN_OK;
+}
+
+trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
+                              trn_op_result *result, trn_error *err)
+{
+    return test_graph(gpu, graph, &(trn_compile_options){.poison = true}, progress, result, err);
+}
+
+/* ---- cases once more, of what is stored as float16 ---- */
+
+/* Of a graph that is built: x rounded to float16, through a kernel that can store it so. */
+static trn_tensor *rounded(trn_graph *graph, trn_tensor *x)
+{
+    x = trn_cast(graph, trn_cast(graph, x, TRN_F16), TRN_F32);
+    return trn_affine(graph, x, 1, 0);
+}
+
+static void replace_input(trn_graph *graph, size_t nodes, size_t tensors, const trn_tensor *from,
+                          trn_tensor *to)
+{
+    for (size_t n = 0; n < nodes; n++) {
+        for (int i = 0; i < graph->nodes[n]->input_count; i++) {
+            if (graph->nodes[n]->inputs[i] == from) graph->nodes[n]->inputs[i] = to;
+        }
+    }
+    for (size_t t = 0; t < tensors; t++) {
+        if (graph->tensors[t]->view_of == from) graph->tensors[t]->view_of = to;
+    }
+}
+
+/* The nodes from `first` on come before the others. */
+static trn_status move_to_front(trn_graph *graph, size_t first, trn_error *err)
+{
+    size_t moved = graph->node_count - first;
+    trn_node **order = calloc(graph->node_count + 1, sizeof(trn_node *));
+    if (!order) return trn_fail_memory(err, graph->node_count, "a test case");
+    memcpy(order, graph->nodes + first, moved * sizeof(trn_node *));
+    memcpy(order + moved, graph->nodes, first * sizeof(trn_node *));
+    for (size_t n = 0; n < graph->node_count; n++) {
+        graph->nodes[n] = order[n];
+        graph->nodes[n]->id = (int)n;
+    }
+    free(order);
+    return TRN_OK;
+}
+
+/* Puts kernels between the host and what a case reads and writes, so that it can be stored as float16. */
+static trn_status take_through_memory(trn_graph *graph, trn_error *err)
+{
+    size_t nodes = graph->node_count, tensors = graph->tensor_count;
+    for (size_t t = 0; t < tensors; t++) {
+        trn_tensor *x = graph->tensors[t];
+        if (x->is_input && x->type == TRN_F32) replace_input(graph, nodes, tensors, x, rounded(graph, x));
+    }
+    trn_status status = trn_graph_status(graph, err);
+    if (status == TRN_OK) status = move_to_front(graph, nodes, err);
+    for (size_t i = 0; i < graph->output_count; i++)
+        trn_tensor_base(graph->outputs[i].tensor)->is_output = false;
+    for (size_t i = 0; status == TRN_OK && i < graph->output_count; i++) {
+        trn_tensor *y = trn_affine(graph, graph->outputs[i].tensor, 1, 0);
+        if (!y) return trn_graph_status(graph, err);
+        y->is_output = true;
+        graph->outputs[i].tensor = y;
+    }
+    return status;
+}
+
+/* Whether anything that the operator reads or writes would be stored as float16 here. */
+static trn_status stores_half(trn_gpu *gpu, trn_graph *graph, const trn_op *op, bool *any, trn_error *err)
+{
+    trn_lower lower = {.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
+    if (!lower.arena) return trn_fail_memory(err, 1, "a test case");
+    *any = false;
+    trn_status status = trn_lower_graph(&lower, false, TRN_PRECISION_FLOAT16, err);
+    for (size_t i = 0; status == TRN_OK && i < lower.group_count; i++) {
+        const trn_group *group = &lower.groups[i];
+        const trn_node *node = group->root ? group->root : group->chain[0];
+        if (node->op != op) continue;
+        *any |= trn_lower_is_half(&lower, group->out);
+        for (int k = 0; k < node->input_count; k++)
+            *any |= node->inputs[k] && trn_lower_is_half(&lower, node->inputs[k]);
+    }
+    trn_lower_free(&lower);
+    return status;
 }
 
 bool trn_graph_lacks_float16(const trn_graph *graph, const trn_gpu *gpu)
@@ -148,19 +231,49 @@ bool trn_graph_lacks_float16(const trn_graph *graph, const trn_gpu *gpu)
     return false;
 }
 
-/* result->op stays NULL when the device cannot run the case. */
-static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case,
-                            const trn_progress *progress, trn_op_result *result, trn_error *err)
+typedef struct case_report {
+    void (*report)(void *user, const trn_op_result *result);
+    void *user;
+    const trn_progress *progress;
+} case_report;
+
+static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case, const case_report *to,
+                            trn_error *err)
 {
     trn_status status = TRN_OK;
     trn_graph *graph = trn_graph_create();
     if (!graph) return trn_fail_memory(err, 1, "a graph");
     op_case->build(graph);
     if (!trn_graph_lacks_float16(graph, gpu)) {
-        *result = (trn_op_result){.op = op->name,
-                                  .label = op_case->label,
-                                  .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};
-        status = trn_graph_selftest(gpu, graph, progress, result, err);
+        trn_op_result result = {.op = op->name,
+                                .label = op_case->label,
+                                .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};
+        status = trn_graph_selftest(gpu, graph, to->progress, &result, err);
+        if (status == TRN_OK) to->report(to->user, &result);
+    }
+    trn_graph_destroy(graph);
+    return status;
+}
+
+/* Results are rounded to 11 bits as they are stored, and so is what lies between the nodes of a case. */
+static trn_status test_half_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case,
+                                 const case_report *to, trn_error *err)
+{
+    static const trn_compile_options options = {
+        .precision = TRN_PRECISION_FLOAT16, .poison = true, .no_fusion = true};
+    bool any = false;
+    char label[160];
+    if (!op->half || !trn_gpu_info(gpu)->storage16) return TRN_OK;
+    trn_graph *graph = trn_graph_create();
+    if (!graph) return trn_fail_memory(err, 1, "a graph");
+    op_case->build(graph);
+    trn_status status = take_through_memory(graph, err);
+    if (status == TRN_OK) status = stores_half(gpu, graph, op, &any, err);
+    if (status == TRN_OK && any) {
+        snprintf(label, sizeof label, "%s, stored as float16", op_case->label);
+        trn_op_result result = {.op = op->name, .label = label, .tolerance = op_case->tolerance + 1.0 / 1024};
+        status = test_graph(gpu, graph, &options, to->progress, &result, err);
+        if (status == TRN_OK) to->report(to->user, &result);
     }
     trn_graph_destroy(graph);
     return status;
@@ -170,14 +283,14 @@ trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
                            void (*report)(void *user, const trn_op_result *result), void *user,
                            const trn_progress *progress, trn_error *err)
 {
+    const case_report to = {report, user, progress};
     for (const trn_op *const *op = trn_op_table; *op; op++) {
         if (filter && !strstr((*op)->name, filter)) continue;
         for (int c = 0; c < (*op)->case_count; c++) {
-            trn_op_result result = {0};
             if (trn_progress_cancelled(progress)) return trn_fail_cancelled(err, "the self-test");
-            trn_status status = test_case(gpu, *op, &(*op)->cases[c], progress, &result, err);
+            trn_status status = test_case(gpu, *op, &(*op)->cases[c], &to, err);
+            if (status == TRN_OK) status = test_half_case(gpu, *op, &(*op)->cases[c], &to, err);
             if (status != TRN_OK) return status;
-            if (result.op) report(user, &result);
         }
     }
     return TRN_OK;

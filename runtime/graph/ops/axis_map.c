@@ -161,6 +161,7 @@ const trn_op trn_op_axis_map = {
     .lower = lower_map,
     .cost = cost,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

@@ -119,7 +119,9 @@ trn_tensor *trn_lower_transposed(trn_lower *lower, trn_tensor *x, int64_t batch,
              .dim = {batch, columns, rows},
              .in = {rows * columns, 1, columns},
              .out = {rows * columns, rows, 1}};
-    trn_tensor *to = trn_lower_temporary(lower, 4 * (uint64_t)x->count, err);
+    bool half = trn_lower_is_half(lower, x);
+    trn_tensor *to = trn_lower_temporary(lower, (half ? 2 : 4) * (uint64_t)x->count, err);
+    if (to && half) trn_lower_holds_half(to);
     return to && box_lower(lower, &b, x, to, err) == TRN_OK ? to : NULL;
 }
 
@@ -219,6 +221,7 @@ const trn_op trn_op_permute = {
     .lower = copy_lower,
     .cost = copy_cost,
     .describe = permute_describe,
+    .half = trn_half_takes_first,
     .cases = permute_cases,
     .case_count = TRN_COUNT(permute_cases),
 };
@@ -317,6 +320,7 @@ const trn_op trn_op_slice = {
     .lower = copy_lower,
     .cost = copy_cost,
     .describe = slice_describe,
+    .half = trn_half_takes_first,
     .cases = slice_cases,
     .case_count = TRN_COUNT(slice_cases),
 };
@@ -394,6 +398,7 @@ const trn_op trn_op_expand = {
     .reference = copy_reference,
     .lower = copy_lower,
     .cost = copy_cost,
+    .half = trn_half_takes_first,
     .cases = expand_cases,
     .case_count = TRN_COUNT(expand_cases),
 };
@@ -525,6 +530,7 @@ const trn_op trn_op_concat = {
     .lower = concat_lower,
     .cost = copy_cost,
     .describe = concat_describe,
+    .half = trn_half_takes_any,
     .cases = concat_cases,
     .case_count = TRN_COUNT(concat_cases),
 };

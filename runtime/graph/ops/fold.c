@@ -141,6 +141,7 @@ const trn_op trn_op_fold = {
     .reference = reference,
     .lower = lower_fold,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

@@ -250,6 +250,7 @@ const trn_op trn_op_gather = {
     .lower = lower_gather,
     .cost = cost,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

@@ -255,6 +255,7 @@ const trn_op trn_op_layer_norm = {
     .describe = describe,
     .variants = trn_row_variants,
     .variant_count = TRN_ROW_VARIANTS,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

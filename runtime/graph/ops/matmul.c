@@ -12,11 +12,6 @@ const trn_matmul_attr *trn_matmul_attr_of(const trn_node *node)
     return (const void *)node->attr;
 }
 
-bool trn_matmul_is_half(const trn_node *node)
-{
-    return node->inputs[0]->type == TRN_F16;
-}
-
 bool trn_matmul_packable(const trn_node *node)
 {
     return trn_matmul_attr_of(node)->b_shared && node->inputs[1]->constant;
@@ -188,6 +183,12 @@ void trn_matmul_cost(const trn_node *node, double *flops, double *bytes)
     *flops = 2.0 * (double)attr->batch * (double)attr->m * (double)attr->n * (double)attr->k;
     *bytes = (double)(trn_tensor_bytes(node->inputs[0]) + trn_tensor_bytes(node->inputs[1]) +
                       trn_tensor_bytes(node->out));
+}
+
+/* Results of any kernel; operands both or none. */
+static bool takes_half(const trn_lower *lower, const trn_node *node, int which)
+{
+    return which < 0 || trn_lower_is_half(lower, node->inputs[1 - which]);
 }
 
 static void describe(const trn_node *node, trn_text *out)
@@ -441,6 +442,7 @@ const trn_op trn_op_matmul = {
     .describe = describe,
     .epilogue = true,
     .float16 = true,
+    .half = takes_half,
     .variants = variants,
     .variant_count = (int)TRN_COUNT(variants),
     .cases = cases,

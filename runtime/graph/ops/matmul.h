@@ -16,7 +16,6 @@ typedef struct trn_matmul_attr {
 } trn_matmul_attr;
 
 const trn_matmul_attr *trn_matmul_attr_of(const trn_node *node);
-bool trn_matmul_is_half(const trn_node *node);  /* operands of float16 */
 bool trn_matmul_packable(const trn_node *node); /* b is one constant matrix: kernels may have it in panels */
 void trn_matmul_cost(const trn_node *node, double *flops, double *bytes);
 
@@ -48,9 +47,11 @@ struct trn_matmul_tiling {
 };
 
 /* Tilings that can compute the node, the preferred one first. Returns how many were written to out, which has
- * room for `room`. */
-int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room);
-int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room);
+ * room for `room`. half: both operands lie in memory as float16. */
+int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
+                           int room);
+int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
+                           int room);
 
 /* Of the operator's variants: whether they can run on the device. */
 bool trn_matmul_uniform_applies(const trn_gpu *gpu, char why_not[128]);

@@ -93,17 +93,17 @@ static void add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmu
     out[(*count)++] = tiling;
 }
 
-int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room)
+int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
+                           int room)
 {
     const trn_device_info *info = trn_gpu_info(gpu);
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
-    bool half = trn_matmul_is_half(node); /* "uniform" has no loads of it */
     char why_not[128];
     int count = 0;
+    /* "uniform" has no loads of float16 */
     if (!half && (attr->b_rows || trn_matmul_packable(node)) && trn_matmul_uniform_applies(gpu, why_not))
         add(info, uniform_tiling(info, attr), out, room, &count);
     trn_matmul_tiling lanes = lanes_tiling(info, attr);
-    bool in_place = !half || lanes.a_columns == attr->a_columns; /* float16 is not copied */
-    if (in_place && trn_wide_lanes_apply(gpu, why_not)) add(info, lanes, out, room, &count);
+    if (trn_wide_lanes_apply(gpu, why_not)) add(info, lanes, out, room, &count);
     return count;
 }

@@ -73,8 +73,10 @@ static trn_matmul_tiling shared_tiling(const trn_device_info *info, const trn_ma
     return t;
 }
 
-int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, trn_matmul_tiling *out, int room)
+int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
+                           int room)
 {
+    (void)half; /* tiles are floats whatever the operands are */
     const trn_device_info *info = trn_gpu_info(gpu);
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     char why_not[128];

@@ -116,7 +116,7 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(&step, scalars[i]);
     t->finish(lower, &step, node, t);
-    if (trn_matmul_is_half(node)) trn_matmul_macro(lower, &step, "HALF", 1);
+    if (trn_lower_is_half(lower, node->inputs[0])) trn_matmul_macro(lower, &step, "HALF", 1);
     if (partial) trn_matmul_macro(lower, &step, "PARTIAL", 1);
     step.epilogue = !partial;
     trn_lower_groups(&step, tiles * parts);
@@ -143,8 +143,9 @@ trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *e
     char why_not[128];
     trn_matmul_tiling *tilings = calloc(TRN_MATMUL_TILINGS, sizeof *tilings);
     if (!tilings) return trn_fail_memory(err, TRN_MATMUL_TILINGS * sizeof *tilings, "a choice of kernels");
-    int count = trn_matmul_cpu_tilings(gpu, node, tilings, TRN_MATMUL_TILINGS);
-    count += trn_matmul_gpu_tilings(gpu, node, tilings + count, TRN_MATMUL_TILINGS - count);
+    bool half = trn_lower_is_half(lower, node->inputs[0]);
+    int count = trn_matmul_cpu_tilings(gpu, node, half, tilings, TRN_MATMUL_TILINGS);
+    count += trn_matmul_gpu_tilings(gpu, node, half, tilings + count, TRN_MATMUL_TILINGS - count);
     const char *reason;
     trn_status status;
     if (count) {

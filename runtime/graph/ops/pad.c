@@ -100,6 +100,7 @@ const trn_op trn_op_pad = {
     .reference = reference,
     .lower = lower_pad,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

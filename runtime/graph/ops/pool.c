@@ -235,6 +235,7 @@ const trn_op trn_op_pool_max = {
     .reference = reference,
     .lower = lower_pool,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

@@ -191,6 +191,13 @@ static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_error
     return stage(lower, from, node->out, s, 1, attr->kind, scale, err);
 }
 
+/* Sums may leave the range of float16, and so may squares that are summed. */
+static bool takes_half(const trn_lower *lower, const trn_node *node, int which)
+{
+    (void)lower, (void)which;
+    return attr_of(node)->kind != TRN_REDUCE_SUM;
+}
+
 static void cost(const trn_node *node, double *flops, double *bytes)
 {
     *flops = (double)node->inputs[0]->count;
@@ -251,6 +258,7 @@ const trn_op trn_op_reduce = {
     .lower = lower_reduce,
     .cost = cost,
     .describe = describe,
+    .half = takes_half,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };

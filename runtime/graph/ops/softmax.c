@@ -126,6 +126,7 @@ const trn_op trn_op_softmax = {
     .cost = cost,
     .variants = trn_row_variants,
     .variant_count = TRN_ROW_VARIANTS,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };
@@ -138,6 +139,7 @@ const trn_op trn_op_log_softmax = {
     .cost = cost,
     .variants = trn_row_variants,
     .variant_count = TRN_ROW_VARIANTS,
+    .half = trn_half_takes_first,
     .cases = log_cases,
     .case_count = TRN_COUNT(log_cases),
 };

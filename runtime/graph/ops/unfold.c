@@ -166,6 +166,7 @@ const trn_op trn_op_unfold = {
     .reference = reference,
     .lower = lower_unfold,
     .describe = describe,
+    .half = trn_half_takes_first,
     .cases = cases,
     .case_count = TRN_COUNT(cases),
 };
