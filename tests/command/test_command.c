@@ -249,22 +249,6 @@ static void tests_itself(void **state)
     assert_fails(terrane(dir, "", "selftest --only nosuchthing"), TRN_ERR_ARGUMENT, "nosuchthing");
 }
 
-static void times_an_encoder(void **state)
-{
-    (void)state;
-    char *dir = test_temp_dir();
-    assert_works(terrane(dir, "", "bench --model galileo-nano --batch 2 --runs 3 --json"));
-    cJSON *json = said_json();
-    double median = cJSON_GetNumberValue(cJSON_GetObjectItem(json, "seconds_median"));
-    double rate = cJSON_GetNumberValue(cJSON_GetObjectItem(json, "images_per_second"));
-    assert_true(median > 0 && fabs(rate * median - 2) < 1e-4);
-    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(json, "model")), "galileo-nano");
-    cJSON_Delete(json);
-    assert_fails(terrane(dir, "", "bench"), TRN_ERR_ARGUMENT, "wants --model");
-    assert_fails(terrane(dir, "", "bench --model galileo-nona"), TRN_ERR_ARGUMENT, "galileo-nano");
-    assert_fails(terrane(dir, "", "bench --model rcf"), TRN_ERR_UNSUPPORTED, "learns from a scene");
-}
-
 /* The first progress line comes before the first window: stopping then is in the middle of the work. */
 static void stops_on_request(void **state)
 {
@@ -301,7 +285,6 @@ int main(void)
         cmocka_unit_test(starts_warm),
         cmocka_unit_test(lists_devices),
         cmocka_unit_test(tests_itself),
-        cmocka_unit_test(times_an_encoder),
         cmocka_unit_test(stops_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
