@@ -137,7 +137,9 @@ static trn_status list_graph(const maker *m, trn_encoder *encoder, bool training
     trn_graph *graph = trn_graph_create();
     if (!graph) return trn_fail_memory(err, 0, "a graph");
     trn_status status = build(encoder, graph, training, err);
-    if (status == TRN_OK) status = trn_graph_kernels(graph, m->gpu, options, err);
+    trn_kernel_list_options how = *options;
+    how.training = training;
+    if (status == TRN_OK) status = trn_graph_kernels(graph, m->gpu, &how, err);
     trn_graph_destroy(graph);
     return status;
 }

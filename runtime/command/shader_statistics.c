@@ -11,30 +11,49 @@ enum { MAX_DEATHS = 200, MAX_FIELDS = 8 };
 
 /* ---- what is known of kernels ---- */
 
-/* Drivers have their own words; of each measure the first that a driver tells counts. */
-typedef enum measure { REGISTERS, SPILLS, OCCUPANCY, INSTRUCTIONS, SHARED, MEASURE_COUNT } measure;
-static const char *const measure_names[MEASURE_COUNT] = {"registers", "spills", "occupancy", "instructions",
-                                                         "shared"};
+/* Drivers have their own words. Spills are registers that are written to memory for want of room; scratch is
+ * memory that they, or arrays, take; what is moved goes to registers of another kind, which costs little. */
+typedef enum measure {
+    REGISTERS,
+    SPILLS,
+    SCRATCH,
+    MOVED,
+    OCCUPANCY,
+    INSTRUCTIONS,
+    SHARED,
+    MEASURE_COUNT
+} measure;
+static const char *const measure_names[MEASURE_COUNT] = {"registers", "spills",       "scratch", "moved",
+                                                         "occupancy", "instructions", "shared"};
 static const struct {
+    const char *name; /* of RADV, NVK, Turnip, Honeykrisp, ANV */
     measure of;
-    const char *name;
 } words[] = {
-    {REGISTERS, "VGPRs"},
-    {REGISTERS, "Number of GPRs"},
-    {REGISTERS, "GPRs"},
-    {REGISTERS, "Registers used"},
-    {REGISTERS, "Max live registers"},
-    {OCCUPANCY, "Subgroups per SIMD"},
-    {OCCUPANCY, "Max warps/SM"},
-    {OCCUPANCY, "Max Waves Per Core"},
-    {OCCUPANCY, "Threads"},
-    {OCCUPANCY, "Dispatch width"},
-    {INSTRUCTIONS, "Instructions"},
-    {INSTRUCTIONS, "Instruction count"},
-    {INSTRUCTIONS, "Instruction Count"},
-    {SHARED, "LDS size"},
-    {SHARED, "SLM size"},
-    {SHARED, "Workgroup Memory Size"},
+    {"VGPRs", REGISTERS},
+    {"Number of GPRs", REGISTERS},
+    {"Registers used", REGISTERS},
+    {"GPRs", REGISTERS},
+    {"GRF registers", REGISTERS},
+    {"Spilled VGPRs", SPILLS},
+    {"Spills to memory", SPILLS},
+    {"STP Count", SPILLS},
+    {"Spills", SPILLS},
+    {"Spill count", SPILLS},
+    {"Scratch size", SCRATCH},
+    {"Scratch", SCRATCH},
+    {"Scratch Memory Size", SCRATCH},
+    {"Spilled SGPRs", MOVED},
+    {"Spills to reg", MOVED},
+    {"Subgroups per SIMD", OCCUPANCY},
+    {"Max warps/SM", OCCUPANCY},
+    {"Max Waves Per Core", OCCUPANCY},
+    {"Threads", OCCUPANCY},
+    {"Instructions", INSTRUCTIONS},
+    {"Instruction count", INSTRUCTIONS},
+    {"Instruction Count", INSTRUCTIONS},
+    {"LDS size", SHARED},
+    {"SLM size", SHARED},
+    {"Workgroup Memory Size", SHARED},
 };
 
 typedef struct statistic {
@@ -48,7 +67,7 @@ typedef struct kernel_row {
     bool is_default, finished;
     statistic *statistics;
     size_t statistic_count, statistic_capacity;
-    double measures[MEASURE_COUNT]; /* NAN-free: -1 when the driver does not tell */
+    double measures[MEASURE_COUNT]; /* -1: the driver does not tell */
 } kernel_row;
 
 typedef struct report {
@@ -72,26 +91,26 @@ bool kernel_table_add(kernel_table *table, uint64_t hash, bool is_default)
     return true;
 }
 
-/* Registers that are written to memory (Turnip counts its STP), or to registers of another kind, for want of
- * room, and arrays that lie in memory. Fills are those read back. */
-static bool is_spill(const char *name)
+/* What a statistic measures; MEASURE_COUNT: nothing that is told here. Unknown words for spilling count. */
+static measure measure_of(const char *name)
 {
-    return strstr(name, "pill") || strstr(name, "cratch") || !strcmp(name, "STP Count");
+    for (size_t w = 0; w < TRN_COUNT(words); w++)
+        if (!strcmp(words[w].name, name)) return words[w].of;
+    if (strstr(name, "pill")) return SPILLS;
+    return strstr(name, "cratch") ? SCRATCH : MEASURE_COUNT;
 }
 
+/* Of several programs of a kernel the worst. */
 static void measure_row(kernel_row *row)
 {
     for (int m = 0; m < MEASURE_COUNT; m++)
         row->measures[m] = -1;
     for (size_t i = 0; i < row->statistic_count; i++) {
         const statistic *s = &row->statistics[i];
-        if (is_spill(s->name)) row->measures[SPILLS] = TRN_MAX(row->measures[SPILLS], 0) + s->value;
-        for (size_t w = 0; w < TRN_COUNT(words); w++) {
-            bool least = words[w].of == OCCUPANCY;
-            double *out = &row->measures[words[w].of];
-            if (strcmp(words[w].name, s->name) != 0) continue;
-            if (*out < 0 || (least ? s->value < *out : s->value > *out)) *out = s->value;
-        }
+        measure m = measure_of(s->name);
+        if (m == MEASURE_COUNT) continue;
+        double *out = &row->measures[m];
+        if (*out < 0 || (m == OCCUPANCY ? s->value < *out : s->value > *out)) *out = s->value;
     }
 }
 

@@ -369,13 +369,14 @@ typedef struct trn_listed_kernel {
 } trn_listed_kernel;
 typedef struct trn_kernel_list_options {
     bool candidates; /* not only the defaults: each kernel that could be chosen instead, too */
+    bool training;   /* of a graph that trains: in float32 alone. Else also as with TRN_PRECISION_FLOAT16, where
+                        the device has it */
     trn_status (*report)(void *user, const trn_listed_kernel *kernel, trn_error *err);
     void *user;
     trn_progress progress;
 } trn_kernel_list_options;
-/* Reports what a graph would run on this device,
- * without memory for it and without running anything: for devices that only compile. A kernel is reported each
- * time that it is met. */
+/* Reports what a graph would run on this device, without memory for it and without running anything: for
+ * devices that only compile. A kernel is reported each time that it is met. */
 trn_status trn_graph_kernels(trn_graph *graph, trn_gpu *gpu, const trn_kernel_list_options *options,
                              trn_error *err);
 /* Within a report: compiles the kernel. */

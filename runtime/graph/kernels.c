@@ -8,6 +8,7 @@ typedef struct listing {
     trn_graph *graph;
     trn_gpu *gpu;
     const trn_kernel_list_options *options;
+    trn_precision precision;
     trn_arena *arena;
     const char **names; /* of candidates that are not the default somewhere */
     size_t name_count, name_capacity;
@@ -71,8 +72,7 @@ static trn_status list_forced(listing *l, const char *forced, trn_error *err)
 {
     trn_lower lower = {.graph = l->graph, .gpu = l->gpu, .arena = trn_arena_create(), .kernel = forced};
     trn_status status = lower.arena ? TRN_OK : trn_fail_memory(err, 1, "a list of kernels");
-    if (status == TRN_OK)
-        status = trn_lower_graph(&lower, !trn_gpu_disabled("fusion"), TRN_PRECISION_FLOAT32, err);
+    if (status == TRN_OK) status = trn_lower_graph(&lower, !trn_gpu_disabled("fusion"), l->precision, err);
     for (size_t s = 0; status == TRN_OK && s < lower.step_count; s++) {
         if (trn_progress_cancelled(&l->options->progress))
             status = trn_fail_cancelled(err, "compiling kernels");
@@ -84,10 +84,10 @@ static trn_status list_forced(listing *l, const char *forced, trn_error *err)
     return status;
 }
 
-trn_status trn_graph_kernels(trn_graph *graph, trn_gpu *gpu, const trn_kernel_list_options *options,
-                             trn_error *err)
+static trn_status list_graph(trn_graph *graph, trn_gpu *gpu, const trn_kernel_list_options *options,
+                             trn_precision precision, trn_error *err)
 {
-    listing l = {.graph = graph, .gpu = gpu, .options = options};
+    listing l = {.graph = graph, .gpu = gpu, .options = options, .precision = precision};
     l.arena = trn_arena_create();
     trn_status status = l.arena ? TRN_OK : trn_fail_memory(err, 1, "a list of kernels");
     if (status == TRN_OK) status = list_forced(&l, NULL, err);
@@ -95,6 +95,15 @@ trn_status trn_graph_kernels(trn_graph *graph, trn_gpu *gpu, const trn_kernel_li
         status = list_forced(&l, l.names[i], err);
     free(l.names);
     trn_arena_destroy(l.arena);
+    return status;
+}
+
+trn_status trn_graph_kernels(trn_graph *graph, trn_gpu *gpu, const trn_kernel_list_options *options,
+                             trn_error *err)
+{
+    trn_status status = list_graph(graph, gpu, options, TRN_PRECISION_FLOAT32, err);
+    if (status == TRN_OK && !options->training && trn_gpu_info(gpu)->storage16)
+        status = list_graph(graph, gpu, options, TRN_PRECISION_FLOAT16, err);
     return status;
 }
 

@@ -50,6 +50,7 @@ done
 # The mirror that apt is configured with, and Debian's own where it has none of Debian.
 mirror_of() { # debian or debian-security
     local found
+    # shellcheck disable=SC2016 # apt's own placeholder
     found=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed 's,/*$,,' | grep -m1 "/$1\$" || true)
     echo "${found:-http://deb.debian.org/$1}"
 }
@@ -106,7 +107,7 @@ fetch_packages() { # STATE SUITE PACKAGE...
     say "$state: packages of $suite: $*"
     apt_do "$state" update
     apt_do "$state" install --download-only -t "$suite" "$@"
-    say "$state: $(debs_of "$state" | wc -l) packages, $(du -shc $(debs_of "$state") | tail -n 1 | cut -f 1)"
+    say "$state: $(debs_of "$state" | wc -l) packages, $(debs_of "$state" | xargs du -shc | tail -n 1 | cut -f 1)"
 }
 
 # Unpacks what was downloaded into a fresh tree, without what no program reads, and puts it in place as a whole.
@@ -151,6 +152,7 @@ put_tree_wrapper() { # NAME TREE ICD [PRELOADED LIBRARY] [VARIABLE=VALUE...]
     [[ -e $icd ]] || die "$name: $icd is not in the packages"
     [[ -z ${4:-} || -e $tree/usr/lib/x86_64-linux-gnu/$4 ]] || die "$name: $4 is not in the packages"
     shift $(($# < 4 ? $# : 4))
+    # shellcheck disable=SC2016 # it is the wrapper that expands
     {
         echo "# Runs a program on the Vulkan driver $name; made by tests/drivers/prepare.sh. Its children need this, too."
         echo "export VK_DRIVER_FILES='$icd' VK_ICD_FILENAMES='$icd'"
@@ -302,5 +304,5 @@ prepare_intel() {
 for name in "${names[@]}"; do
     "prepare_$name"
 done
-say "ready: $(cd "$dir/bin" && ls run-* | tr '\n' ' ')($(du -sh "$dir" | cut -f 1) in all)"
+say "ready: $(find "$dir/bin" -name 'run-*' -printf '%f\n' | sort | tr '\n' ' ')($(du -sh "$dir" | cut -f 1) in all)"
 [[ ${#missing[@]} -eq 0 ]] || say "not prepared: ${missing[*]}"
