@@ -16,7 +16,11 @@
 #ifndef TN
 #define TN 2
 #endif
+#ifndef UK
+#ifndef UK
 #define UK 16 // values of K per round
+#endif
+#endif
 #ifdef PARTIAL // writes sums over a part of K
 #define EXTRA_BUFFERS(B)
 #define EXTRA_SCALARS
@@ -74,10 +78,13 @@ void main()
     // These drivers run a loop's body once more with all lanes off, and uniform loads are done even then: addresses stay
     // on what was read before instead of moving behind the end.
     uint rounds = (k_end - part) / UK, rest = (k_end - part) % UK;
+    uint64_t b_round = UK * b_step;
     for (uint r = 0u; r < rounds; r++) {
-        uint64_t more = r + 1u < rounds ? 1ul : 0ul, b_now = b_at;
+        uint64_t now = min(r, rounds - 1u), b_now = b_at + now * b_round;
 #ifdef A_COLUMNS
-        uint64_t a_now = a_at;
+        uint64_t a_now = a_at + now * (UK * a_step);
+#else
+        uint64_t a_offset = now * (4ul * UK);
 #endif
         [[unroll]] for (int kk = 0; kk < UK; kk++) {
             float bv[TN];
@@ -91,7 +98,7 @@ void main()
 #ifdef A_COLUMNS
                 float value = RowRef(a_now).at[i];
 #else
-                float value = RowRef(a_at[i]).at[kk];
+                float value = RowRef(a_at[i] + a_offset).at[kk];
 #endif
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
             }
@@ -99,16 +106,16 @@ void main()
             a_now += rounds > 0u ? a_step : 0ul;
 #endif
         }
-#ifdef A_COLUMNS
-        a_at += more * (UK * a_step);
-#else
-        [[unroll]] for (int i = 0; i < TM; i++) a_at[i] += more * (4ul * UK);
-#endif
-        b_at += more * (UK * b_step);
     }
-    uint done = rounds > 0u ? UK : 0u, last = done + rest - 1u; // K has at least one value
+#ifdef A_COLUMNS
+    a_at += rounds * (UK * a_step);
+#else
+    [[unroll]] for (int i = 0; i < TM; i++) a_at[i] += rounds * (4ul * UK);
+#endif
+    b_at += rounds * b_round;
+    uint last = max(rest, 1u) - 1u;
     for (uint r = 0u; r < rest; r++) {
-        uint64_t k = min(done + r, last);
+        uint64_t k = min(r, last);
         float bv[TN];
         [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_at + k * b_step, j * SG);
         [[unroll]] for (int i = 0; i < TM; i++) {

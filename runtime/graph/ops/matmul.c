@@ -12,11 +12,6 @@ const trn_matmul_attr *trn_matmul_attr_of(const trn_node *node)
     return (const void *)node->attr;
 }
 
-bool trn_matmul_packable(const trn_node *node)
-{
-    return trn_matmul_attr_of(node)->b_shared && node->inputs[1]->constant;
-}
-
 /* ---- building ---- */
 
 /* Of float16 by way of float32, which moves: the values stay the same. */

@@ -16,7 +16,6 @@ typedef struct trn_matmul_attr {
 } trn_matmul_attr;
 
 const trn_matmul_attr *trn_matmul_attr_of(const trn_node *node);
-bool trn_matmul_packable(const trn_node *node); /* b is one constant matrix: kernels may have it in panels */
 void trn_matmul_cost(const trn_node *node, double *flops, double *bytes);
 
 enum {
@@ -41,7 +40,8 @@ struct trn_matmul_tiling {
     int64_t k_limit;        /* longest sum of one invocation where loops are limited */
     bool vec4;
     bool a_columns; /* a is read as [K,M]; else a copy of it is */
-    bool panels;    /* b is read in panels of bn columns, packed when the graph is compiled */
+    bool panels; /* b is read in panels of bn columns, packed when the graph is compiled if b is constant */
+    bool packs;  /* although the kernel could read b as it lies */
     /* adds the macros of the shader, and its scalars behind the common ones */
     void (*finish)(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *tiling);
 };

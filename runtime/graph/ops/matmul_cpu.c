@@ -27,29 +27,62 @@ static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *nod
 {
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     common_macros(lower, step, t);
+    trn_matmul_macro(lower, step, "UK", t->bk);
     if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
     trn_step_uint(step, t->panels ? t->bn * attr->k : t->bn);
     trn_step_uint(step, t->panels ? t->bn : attr->n);
 }
 
-static trn_matmul_tiling uniform_tiling(const trn_device_info *info, const trn_matmul_attr *attr)
+static trn_matmul_tiling uniform_tiling(const trn_device_info *info, const trn_matmul_attr *attr, int tm,
+                                        int tn, bool panels)
 {
-    int sg = (int)info->subgroup_size, columns = attr->n <= sg ? 1 : 2, rows = sg > WIDE ? WIDE : 12;
+    int sg = (int)info->subgroup_size;
     trn_matmul_tiling t = {.shader = "matmul_uniform.comp",
                            .variant = "uniform",
                            .reason = "CPU driver with uniform loads",
                            .cpu = true,
                            .lanes = sg,
+                           .tm = tm,
+                           .tn = tn,
+                           .bm = tm,
+                           .bn = tn * sg,
                            .bk = 16,
                            .a_columns = attr->a_columns,
-                           .panels = !attr->b_rows,
+                           .panels = panels,
+                           .packs = panels && attr->b_rows,
                            .finish = finish_uniform};
-    t.tm = attr->m <= 4 ? 4 : rows;
-    t.tn = columns;
-    t.bm = t.tm;
-    t.bn = t.tn * sg;
+    /* longer rounds cost less; rows that are not neighbours need an address each */
+    if (t.panels && attr->k % 32 == 0) t.bk = 32;
     t.k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS - t.tm * t.tn - t.bk) * t.bk;
     return t;
+}
+
+/* Shapes that keep their sums in 32 vector registers, and what part of the best rate each reached in large
+ * products. */
+static const struct uniform_shape {
+    int tm, tn;
+    double rate;
+} uniform_shapes[] = {{6, 4, 1}, {8, 3, 0.96}, {12, 2, 0.9}, {16, 1, 0.85}, {4, 4, 0.85}, {4, 2, 0.6}};
+
+/* What the product takes with a shape, tiles that stand over included. */
+static double uniform_cost(const trn_device_info *info, const trn_matmul_attr *attr, int shape)
+{
+    const struct uniform_shape *s = &uniform_shapes[shape];
+    int64_t bn = (int64_t)s->tn * info->subgroup_size;
+    double rows = (double)((attr->m + s->tm - 1) / s->tm * s->tm);
+    return rows * (double)((attr->n + bn - 1) / bn * bn) / s->rate;
+}
+
+/* The shapes, the one that promises most first. */
+static void order_shapes(const trn_device_info *info, const trn_matmul_attr *attr,
+                         int order[TRN_COUNT(uniform_shapes)])
+{
+    for (int i = 0; i < (int)TRN_COUNT(uniform_shapes); i++) {
+        int at = i;
+        for (; at > 0 && uniform_cost(info, attr, i) < uniform_cost(info, attr, order[at - 1]); at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
 }
 
 /* ---- shuffles ---- */
@@ -89,8 +122,22 @@ static void add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmu
 {
     if (*count == room) return;
     tiling.subgroup_size = info->subgroup_max ? info->subgroup_size : 0;
-    snprintf(tiling.name, sizeof tiling.name, "%s %dx%d", tiling.variant, tiling.bm, tiling.bn);
+    snprintf(tiling.name, sizeof tiling.name, "%s %dx%d%s", tiling.variant, tiling.bm, tiling.bn,
+             tiling.packs ? " packed" : "");
     out[(*count)++] = tiling;
+}
+
+static void add_uniform(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
+                        int room, int *count)
+{
+    int order[TRN_COUNT(uniform_shapes)];
+    order_shapes(info, attr, order);
+    for (size_t i = 0; i < TRN_COUNT(order); i++) {
+        const struct uniform_shape *shape = &uniform_shapes[order[i]];
+        add(info, uniform_tiling(info, attr, shape->tm, shape->tn, !attr->b_rows), out, room, count);
+    }
+    const struct uniform_shape *best = &uniform_shapes[order[0]];
+    if (attr->b_rows) add(info, uniform_tiling(info, attr, best->tm, best->tn, true), out, room, count);
 }
 
 int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
@@ -101,8 +148,7 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     char why_not[128];
     int count = 0;
     /* "uniform" has no loads of float16 */
-    if (!half && (attr->b_rows || trn_matmul_packable(node)) && trn_matmul_uniform_applies(gpu, why_not))
-        add(info, uniform_tiling(info, attr), out, room, &count);
+    if (!half && trn_matmul_uniform_applies(gpu, why_not)) add_uniform(info, attr, out, room, &count);
     trn_matmul_tiling lanes = lanes_tiling(info, attr);
     if (trn_wide_lanes_apply(gpu, why_not)) add(info, lanes, out, room, &count);
     return count;

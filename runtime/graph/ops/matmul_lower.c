@@ -10,6 +10,7 @@ enum {
     MAX_SPLIT = 16,
     CACHED_K = 1024,    /* rows of b [K,N] that a core's cache keeps, a tile wide */
     PANEL_SLACK = 4096, /* bytes behind packed weights that a kernel may read */
+    PACK_ROWS = 32,     /* of a panel that a work group of matmul_pack.comp fills */
 };
 
 /* Parts that K is cut into: for the driver's loop limit, for caches, and to give every core work. */
@@ -21,7 +22,7 @@ static int64_t parts_of(const trn_device_info *info, const trn_matmul_attr *attr
         parts = TRN_MIN(TRN_MIN(enough / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
     /* rows of b that come again for the next rows of a are in the cache still; partial sums take no more than
      * the operands do */
-    if (t->cpu && attr->b_rows)
+    if (t->cpu && attr->b_rows && !t->panels)
         parts = TRN_MAX(parts, TRN_MIN(attr->k / CACHED_K, attr->k / attr->m + attr->k / attr->n));
     if (info->quirks & TRN_QUIRK_LOOP_LIMIT) parts = TRN_MAX(parts, (attr->k + t->k_limit - 1) / t->k_limit);
     return parts;
@@ -45,26 +46,55 @@ static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_tenso
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 
-/* The constant b [N,K] in panels of `columns`, made once. NULL with err set, or when b is not constant. */
-static trn_tensor *panels_of(trn_lower *lower, const trn_node *node, int columns, trn_error *err)
+/* Fills panels of `columns` from b. */
+static trn_status add_packing(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
+                              trn_tensor *panels, const char *reason, trn_error *err)
 {
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
-    bool is_new = false;
-    int64_t count = (attr->n + columns - 1) / columns * columns * attr->k;
-    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld", columns, (long long)attr->k);
-    if (!layout) return NULL;
-    trn_tensor *panels =
-        trn_lower_packed(lower, node->inputs[1], layout, 4 * (uint64_t)count + PANEL_SLACK, &is_new, err);
-    if (!panels || !is_new) return panels;
-    trn_step step = {.shader = "matmul_pack.comp", .variant = "pack", .reason = "once, for constant weights"};
+    int64_t tiles_n = (attr->n + t->bn - 1) / t->bn, chunks = (attr->k + PACK_ROWS - 1) / PACK_ROWS;
+    int64_t groups = (attr->b_shared ? 1 : attr->batch) * tiles_n * chunks;
+    const int64_t scalars[] = {attr->n,
+                               attr->k,
+                               t->bn,
+                               tiles_n,
+                               chunks,
+                               groups,
+                               attr->n * attr->k,
+                               attr->b_rows ? 1 : attr->k,
+                               attr->b_rows ? attr->n : 1};
+    trn_step step = {.shader = "matmul_pack.comp", .variant = "pack", .reason = reason};
     trn_step_read(&step, node->inputs[1]);
     trn_step_write(&step, panels);
-    trn_step_uint(&step, count);
-    trn_step_uint(&step, attr->n);
-    trn_step_uint(&step, attr->k);
-    trn_step_uint(&step, columns);
+    for (size_t i = 0; i < TRN_COUNT(scalars); i++)
+        trn_step_uint(&step, scalars[i]);
+    trn_matmul_macro(lower, &step, "LANES", t->lanes);
+    trn_lower_groups(&step, groups);
+    return trn_lower_step(lower, &step, err);
+}
+
+/* b in panels of the tiling's columns: made once when it is a constant, else in every run. NULL with err set.
+ */
+static trn_tensor *panels_of(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
+                             trn_error *err)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    int64_t count = (attr->n + t->bn - 1) / t->bn * t->bn * attr->k * (attr->b_shared ? 1 : attr->batch);
+    uint64_t bytes = 4 * (uint64_t)count + PANEL_SLACK;
+    trn_status status;
+    if (!node->inputs[1]->constant) {
+        trn_tensor *panels = trn_lower_temporary(lower, bytes, err);
+        if (!panels) return NULL;
+        status = add_packing(lower, node, t, panels, "for this product", err);
+        return status == TRN_OK ? panels : NULL;
+    }
+    bool is_new = false;
+    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld%s", t->bn, (long long)attr->k,
+                                          attr->b_rows ? ", from rows" : "");
+    trn_tensor *panels =
+        layout ? trn_lower_packed(lower, node->inputs[1], layout, bytes, &is_new, err) : NULL;
+    if (!panels || !is_new) return panels;
     trn_lower_setup_begin(lower);
-    trn_status status = trn_step_elements(lower, &step, count, err);
+    status = add_packing(lower, node, t, panels, "once, for constant weights", err);
     trn_lower_setup_end(lower);
     return status == TRN_OK ? panels : NULL;
 }
@@ -79,7 +109,7 @@ static trn_status add_operands(trn_lower *lower, const trn_node *node, const trn
         a = trn_lower_transposed(lower, a, attr->batch, attr->k, attr->m, err);
     if (!a) return err ? err->code : TRN_ERR_MEMORY;
     trn_step_read(step, a);
-    if (t->panels) b = panels_of(lower, node, t->bn, err);
+    if (t->panels) b = panels_of(lower, node, t, err);
     if (!b) return err && err->code != TRN_OK ? err->code : trn_fail_memory(err, 64, "packing weights");
     trn_step_read(step, b);
     return TRN_OK;
@@ -94,6 +124,7 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn
     int64_t parts = parts_of(trn_lower_device(lower), attr, t, tiles);
     int64_t k_part = ((attr->k + parts - 1) / parts + t->bk - 1) / t->bk * t->bk;
     parts = (attr->k + k_part - 1) / k_part;
+    int64_t b_columns = t->panels ? tiles_n * t->bn : attr->n;
     double flops, bytes;
     trn_matmul_cost(node, &flops, &bytes);
     trn_step step = {.shader = t->shader,
@@ -111,7 +142,7 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn
     trn_step_write(&step, partial ? partial : trn_lower_output(lower, node));
     const int64_t scalars[] = {
         attr->m, attr->n,     attr->k,           tiles_m,
-        tiles_n, attr->batch, attr->m * attr->k, attr->b_shared ? 0 : attr->n * attr->k,
+        tiles_n, attr->batch, attr->m * attr->k, attr->b_shared ? 0 : b_columns * attr->k,
         k_part};
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(&step, scalars[i]);
