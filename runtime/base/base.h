@@ -178,6 +178,8 @@ trn_status trn_fail_cancelled(trn_error *err, const char *what);
 /* ---- time, hashes, numbers ---- */
 
 uint64_t trn_now_ns(void); /* monotonic */
+/* Seconds since this process began, to a hundredth; 0 where the system does not tell. */
+double trn_process_seconds(void);
 uint64_t trn_fnv1a64(const void *data, size_t size,
                      uint64_t seed); /* seed: TRN_FNV_SEED or an earlier result */
 #define TRN_FNV_SEED 0xcbf29ce484222325ull

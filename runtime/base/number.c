@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t trn_now_ns(void)
 {
@@ -11,6 +12,29 @@ uint64_t trn_now_ns(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+#ifdef CLOCK_BOOTTIME
+double trn_process_seconds(void)
+{
+    char text[1024];
+    unsigned long long ticks = 0;
+    struct timespec now;
+    FILE *file = fopen("/proc/self/stat", "r");
+    size_t length = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file) fclose(file);
+    text[length] = '\0';
+    const char *at = strrchr(text, ')'); /* behind the name of the program: field 3; the start is field 22 */
+    for (int field = 3; at && field <= 22; field++)
+        at = strchr(at + 1, ' ');
+    if (!at || sscanf(at, "%llu", &ticks) != 1 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9 - (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+#else
+double trn_process_seconds(void)
+{
+    return 0;
+}
+#endif
 
 uint64_t trn_fnv1a64(const void *data, size_t size, uint64_t seed)
 {

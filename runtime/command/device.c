@@ -29,6 +29,8 @@ void device_stats_json(trn_gpu *gpu, trn_text *out)
     trn_text_printf(out, ", \"shaders_compiled\": %llu, \"shaders_from_cache\": %llu, \"pipelines\": %llu",
                     (unsigned long long)stats.shaders_compiled, (unsigned long long)stats.shaders_from_cache,
                     (unsigned long long)stats.pipelines);
+    trn_text_printf(out, ", \"startup_seconds\": %.3f, \"startup_cpu_seconds\": %.3f", stats.startup_seconds,
+                    stats.startup_cpu_seconds);
     trn_text_printf(out, ", \"submissions\": %llu, \"dispatches\": %llu, \"device_memory_peak\": %llu",
                     (unsigned long long)stats.submissions, (unsigned long long)stats.dispatches,
                     (unsigned long long)stats.memory_peak);

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 const char *trn_device_type_name(trn_device_type type)
 {
@@ -631,6 +632,16 @@ const trn_device_info *trn_gpu_info(const trn_gpu *gpu)
 trn_access trn_gpu_access(const trn_gpu *gpu)
 {
     return gpu->access;
+}
+
+void trn_gpu_mark_run(trn_gpu *gpu)
+{
+    trn_gpu_stats *stats = &gpu->stats;
+    if (stats->startup_cpu_seconds > 0) return;
+    stats->startup_seconds = trn_process_seconds();
+    stats->startup_cpu_seconds = (double)clock() / CLOCKS_PER_SEC;
+    trn_log(TRN_LOG_DEBUG, "first run %.3f s after the start of the process, after %.3f s of work",
+            stats->startup_seconds, stats->startup_cpu_seconds);
 }
 
 trn_gpu_stats trn_gpu_get_stats(const trn_gpu *gpu)

@@ -178,6 +178,13 @@ typedef struct trn_submission {
 trn_status trn_submit(trn_gpu *gpu, VkCommandBuffer commands, const trn_program *program, size_t first_op,
                       size_t last_op, uint64_t *ticket, trn_error *err);
 void trn_program_describe(const trn_program *program, size_t first_op, size_t last_op, trn_text *out);
+/* ---- program.c, for feed.c ---- */
+
+/* Number of submissions of a replay, recorded if need be; and one of them, with its estimated seconds. */
+trn_status trn_program_parts(trn_program *program, size_t *count, trn_error *err);
+trn_status trn_program_submit_part(trn_program *program, size_t part, uint64_t *ticket, double *seconds,
+                                   trn_error *err);
+
 /* The device was lost: remembers it, with what was in flight, and fills err. */
 trn_status trn_gpu_lose(trn_gpu *gpu, const char *call, trn_error *err);
 /* Fails when the device is lost. */

@@ -697,6 +697,32 @@ trn_status trn_program_submit(trn_program *program, uint64_t *ticket, trn_error 
     return status == TRN_OK ? trn_gpu_validated(gpu, err) : status;
 }
 
+bool trn_program_measured(const trn_program *program)
+{
+    return program->measured && !program->profile;
+}
+
+trn_status trn_program_parts(trn_program *program, size_t *count, trn_error *err)
+{
+    *count = program->segment_count;
+    if (program->planned) return TRN_OK;
+    if (program->op_count && !program->measured)
+        return trn_fail(err, TRN_ERR_INTERNAL, "program %s is fed before its first run", program->label);
+    trn_status status = make_plan(program, err);
+    *count = program->segment_count;
+    return status;
+}
+
+trn_status trn_program_submit_part(trn_program *program, size_t part, uint64_t *ticket, double *seconds,
+                                   trn_error *err)
+{
+    segment *s = &program->segments[part];
+    trn_status status = submit_segment(program, s, err);
+    *ticket = s->ticket;
+    *seconds = s->estimate;
+    return status;
+}
+
 void trn_program_destroy(trn_program *program)
 {
     if (!program) return;

@@ -261,6 +261,7 @@ static void summarize(trn_exec *exec, const constant_use *use)
     sum->precision = exec->options.precision;
     sum->arena_bytes = exec->plan.total;
     sum->arena_bytes_unshared = exec->plan.unshared;
+    sum->seat_bytes = trn_seats_bytes(exec);
     sum->estimated_seconds = exec->nominal * trn_rate_slowness(exec->gpu);
 }
 
@@ -293,7 +294,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
 
 static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *err)
 {
-    uint64_t needed = exec->summary.loading_bytes + exec->summary.arena_bytes;
+    uint64_t needed = exec->summary.loading_bytes + exec->summary.arena_bytes + exec->summary.seat_bytes;
     uint64_t available = trn_gpu_memory_available(exec->gpu);
     if (limit && (limit < available || !available)) available = limit;
     if (!available || needed <= available) return TRN_OK;
@@ -303,7 +304,7 @@ static trn_status check_memory(const trn_exec *exec, uint64_t limit, trn_error *
                     "smaller batch or "
                     "tile",
                     trn_format_bytes(needed, text[0]), trn_format_bytes(exec->summary.loading_bytes, text[1]),
-                    trn_format_bytes(exec->summary.arena_bytes, text[2]),
+                    trn_format_bytes(exec->summary.arena_bytes + exec->summary.seat_bytes, text[2]),
                     trn_format_bytes(available, text[3]));
 }
 
@@ -404,9 +405,10 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
     if (status == TRN_OK)
         status = trn_precision_choose(gpu, exec->options.precision, &exec->options.precision, err);
     if (status == TRN_OK) status = trn_lower_graph(&exec->lower, fusion, exec->options.precision, err);
+    bool fresh_inputs = exec->options.seats > 0 && !exec->options.poison;
     if (status == TRN_OK)
-        status =
-            trn_memory_plan_make(&exec->lower, exec->options.keep_all, block_limit_of(gpu), &exec->plan, err);
+        status = trn_memory_plan_make(&exec->lower, exec->options.keep_all, fresh_inputs, block_limit_of(gpu),
+                                      &exec->plan, err);
     if (status == TRN_OK) status = check_bindings(exec, err);
     if (status == TRN_OK) status = count_kernels(exec, err);
     if (status == TRN_OK && exec->options.plan_only) status = trn_rate_measure(gpu, err);
@@ -424,6 +426,7 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
     if (!exec->options.plan_only) {
         status = check_memory(exec, exec->options.memory_limit, err);
         if (status == TRN_OK) status = realize(exec, &use, err);
+        if (status == TRN_OK) status = trn_seats_open(exec, err);
         if (status == TRN_OK && environment_is("TERRANE_PROFILE")) trn_exec_profile(exec, true);
     }
     if (status != TRN_OK) goto fail;
@@ -439,6 +442,7 @@ fail:
 void trn_exec_destroy(trn_exec *exec)
 {
     if (!exec) return;
+    trn_seats_close(exec);
     trn_program_destroy(exec->program);
     trn_program_destroy(exec->updates);
     for (size_t i = 0; exec->constants && i < tensor_total(exec); i++)
@@ -509,11 +513,10 @@ trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error 
     if (exec->options.plan_only) return trn_fail(err, TRN_ERR_ARGUMENT, "the graph was only planned");
     trn_status status = exec->options.poison ? poison(exec, err) : TRN_OK;
     uint64_t start = trn_now_ns();
+    trn_gpu_mark_run(exec->gpu);
     if (status == TRN_OK) status = trn_program_run(exec->program, progress, err);
     if (status != TRN_OK) return status;
-    /* the first run compiles in the driver, the second still records commands */
-    exec->runs++;
-    if (exec->runs == 2 || exec->runs == 4) trn_rate_learn(exec, (double)(trn_now_ns() - start) * 1e-9);
+    trn_rate_count_run(exec, (double)(trn_now_ns() - start) * 1e-9);
     if (exec->options.check) status = trn_exec_check(exec, err);
     return status == TRN_OK && exec->updates ? trn_program_run(exec->updates, NULL, err) : status;
 }

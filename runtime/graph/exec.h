@@ -4,6 +4,12 @@
 
 #include "graph_internal.h"
 
+/* A seat: its run is started and not finished; it is the feed's, since when. */
+typedef struct trn_seat {
+    bool busy, in_feed;
+    uint64_t started;
+} trn_seat;
+
 struct trn_exec {
     trn_graph *graph;
     trn_gpu *gpu;
@@ -18,11 +24,24 @@ struct trn_exec {
     double nominal; /* seconds of a run at nominal rates: see rate.c */
     uint64_t runs;
     bool profiled;
+    trn_feed *feed;                  /* NULL without seats */
+    trn_feed_port *ports;            /* [inputs, then outputs of the graph] */
+    const trn_tensor **port_tensors; /* [port_count] inputs */
+    size_t port_count;
+    trn_seat *seats;   /* [options.seats] */
+    uint64_t finished; /* when the last run in flight was */
 };
 
 /* The pipeline of a step, compiled or found. */
 trn_status trn_step_kernel(trn_gpu *gpu, const trn_lowered_step *lowered, const trn_kernel **kernel,
                            trn_error *err);
+
+/* ---- seats.c ---- */
+
+/* After everything else is made. */
+trn_status trn_seats_open(trn_exec *exec, trn_error *err);
+void trn_seats_close(trn_exec *exec);
+uint64_t trn_seats_bytes(const trn_exec *exec);
 
 /* ---- rate.c ---- */
 
@@ -33,6 +52,8 @@ double trn_rate_nominal(const trn_gpu *gpu, const trn_step *step);
 double trn_rate_slowness(trn_gpu *gpu);
 /* Keeps what a run of this length says about the device; small graphs say nothing. */
 void trn_rate_learn(trn_exec *exec, double seconds);
+/* Counts a run, and learns from some of them. */
+void trn_rate_count_run(trn_exec *exec, double seconds);
 /* Runs a matrix product when nothing was measured on this device yet, so that a plan has an estimate. */
 trn_status trn_rate_measure(trn_gpu *gpu, trn_error *err);
 

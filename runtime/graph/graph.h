@@ -294,6 +294,8 @@ typedef struct trn_compile_options {
     bool keep_all;  /* no two tensors share memory, so that every value can be read after a run */
     bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
     bool poison; /* fills the arena with NaN before every run */
+    int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs and
+                  outputs. Not for graphs that update states. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
     const char *kernel; /* name of a candidate that every node which offers it runs, the others their default:
                            for tests and tuning. NULL: by measurement, else by default */
@@ -306,6 +308,20 @@ trn_status trn_exec_set(trn_exec *exec, const char *input, const void *data, trn
 trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err);
 trn_status trn_exec_get(trn_exec *exec, const char *output, void *data, trn_error *err);
 
+/* Runs in flight, of an executable compiled with seats: set a seat's inputs, start it, use other seats or other
+ * results meanwhile, finish it, get its outputs. Runs are done in the order of their start, so seats are best
+ * taken in turn. An input that is not set again keeps its value; one never set is zeros. The first runs
+ * measure the device, and are over when start returns. */
+trn_status trn_exec_seat_set(trn_exec *exec, int seat, const char *input, const void *data, trn_error *err);
+trn_status trn_exec_start(trn_exec *exec, int seat, const trn_progress *progress, trn_error *err);
+/* Keeps the device busy without waiting: to be called now and then between start and finish by who works for
+ * longer than some milliseconds. */
+trn_status trn_exec_advance(trn_exec *exec, trn_error *err);
+/* Waits for the seat's run. When it fails or is cancelled, only destroying the executable is left. */
+trn_status trn_exec_finish(trn_exec *exec, int seat, const trn_progress *progress, trn_error *err);
+/* An output of the seat's last run, in memory that the next start of the seat overwrites. */
+const float *trn_exec_seat_get(trn_exec *exec, int seat, const char *output, trn_error *err);
+
 /* Of an executable compiled with keep_all and no_fusion that has run: the first operator, in the order of
  * running, whose result is not finite though its operands are (label, shape, how many values), or the input
  * that is not; *found tells whether there is one. */
@@ -317,6 +333,7 @@ typedef struct trn_exec_summary {
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;
     uint64_t weight_bytes, arena_bytes, arena_bytes_unshared; /* unshared: if no two tensors shared memory */
     uint64_t loading_bytes; /* most that weights take while they are loaded and packed; >= weight_bytes */
+    uint64_t seat_bytes;    /* inputs and outputs of all seats */
     double flops, bytes;
     double estimated_seconds; /* from the device's measured rate; 0 when nothing was measured yet, which a
                                  plan_only compile does */

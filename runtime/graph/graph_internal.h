@@ -229,8 +229,9 @@ typedef struct trn_memory_plan {
     uint64_t total, unshared;
 } trn_memory_plan;
 enum { TRN_TENSOR_ALIGN = 256 };
-trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t block_limit,
-                                trn_memory_plan *plan, trn_error *err);
+/* fresh_inputs: all but states are set before every run, so their places may be used again in it. */
+trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, bool fresh_inputs,
+                                uint64_t block_limit, trn_memory_plan *plan, trn_error *err);
 void trn_memory_plan_free(trn_memory_plan *plan);
 
 /* ---- reference.c ---- */

@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lifetimes, in steps. Inputs live through the whole run (they may be set once and run many times), outputs
- * to its end. */
-static void find_lifetimes(const trn_lower *lower, trn_place *places, size_t tensor_count, bool keep_all)
+/* Lifetimes, in steps. Inputs live through the whole run (they may be set once and run many times) unless
+ * they are set before each; outputs live to its end. */
+static void find_lifetimes(const trn_lower *lower, trn_place *places, size_t tensor_count, bool keep_all,
+                           bool fresh_inputs)
 {
     int last_step = (int)lower->step_count;
     for (size_t i = 0; i < tensor_count; i++)
@@ -22,7 +23,8 @@ static void find_lifetimes(const trn_lower *lower, trn_place *places, size_t ten
             place->first = TRN_MIN(place->first, (int)s);
             place->last = TRN_MAX(place->last, (int)s);
             if (keep_all || tensor->is_input) place->first = -1;
-            if (keep_all || tensor->is_input || tensor->is_output) place->last = last_step;
+            bool stays = tensor->is_input && (tensor->is_state || !fresh_inputs);
+            if (keep_all || stays || tensor->is_output) place->last = last_step;
         }
     }
     /* an input that is an output itself needs a place although no step touches it */
@@ -128,8 +130,8 @@ static trn_status assign(trn_memory_plan *plan, trn_place **sorted, size_t count
     return status;
 }
 
-trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t block_limit,
-                                trn_memory_plan *plan, trn_error *err)
+trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, bool fresh_inputs,
+                                uint64_t block_limit, trn_memory_plan *plan, trn_error *err)
 {
     size_t count = lower->graph->tensor_count + lower->extra_count, used = 0;
     *plan = (trn_memory_plan){.places = calloc(count + 1, sizeof(trn_place))};
@@ -138,7 +140,7 @@ trn_status trn_memory_plan_make(const trn_lower *lower, bool keep_all, uint64_t 
         free(sorted);
         return trn_fail_memory(err, count * sizeof(trn_place), "a memory plan");
     }
-    find_lifetimes(lower, plan->places, count, keep_all);
+    find_lifetimes(lower, plan->places, count, keep_all, fresh_inputs);
     for (size_t i = 0; i < count; i++) {
         if (plan->places[i].size == 0) continue;
         sorted[used++] = &plan->places[i];

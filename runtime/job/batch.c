@@ -104,7 +104,7 @@ static trn_status check_plan_memory(const job_plan *plan, trn_gpu *gpu, const tr
 {
     trn_exec_summary summary = trn_exec_summarize(exec);
     uint64_t limit = plan->job->memory_limit ? plan->job->memory_limit : trn_gpu_memory_available(gpu);
-    uint64_t need = summary.loading_bytes + summary.arena_bytes;
+    uint64_t need = summary.loading_bytes + summary.arena_bytes + summary.seat_bytes;
     char need_text[32], limit_text[32];
     if (need <= limit) return TRN_OK;
     return trn_fail(err, TRN_ERR_MEMORY, "the graph needs %s of device memory and %s is available",
@@ -114,7 +114,8 @@ static trn_status check_plan_memory(const job_plan *plan, trn_gpu *gpu, const tr
 static trn_status compile(const job_plan *plan, trn_gpu *gpu, const engine_size *size, bool plan_only,
                           job_engine *out, trn_error *err)
 {
-    *out = (job_engine){.batch = size->batch};
+    int64_t batches = (plan->windows + size->batch - 1) / size->batch;
+    *out = (job_engine){.batch = size->batch, .seats = (int)TRN_MIN(batches, JOB_SEATS)};
     trn_tensor *features = NULL;
     trn_status status =
         build(plan, size, &out->graph, &features, plan_only ? &out->grids : NULL, &out->offset, err);
@@ -122,7 +123,8 @@ static trn_status compile(const job_plan *plan, trn_gpu *gpu, const engine_size 
     if (status != TRN_OK) return status;
     out->channels = (int)trn_tensor_dim(features, -1);
     out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / size->batch;
-    trn_compile_options options = {.plan_only = plan_only, .memory_limit = plan->job->memory_limit};
+    trn_compile_options options = {
+        .plan_only = plan_only, .seats = out->seats, .memory_limit = plan->job->memory_limit};
     status = trn_compile(out->graph, gpu, &options, &out->exec, err);
     if (status == TRN_OK && plan_only) status = check_plan_memory(plan, gpu, out->exec, err);
     if (status != TRN_OK) job_engine_destroy(out);

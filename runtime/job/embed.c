@@ -5,6 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { WAIT_MS = 10 };
+
+/* A batch on the device, or done there and not yet placed. Flight i sits on seat i of the executable. */
+typedef struct flight {
+    read_item *items;
+    size_t item_count, item_capacity;
+    uint8_t *cell_valid; /* [batch, cells per window] */
+    bool runs;           /* on the device: some window has data */
+} flight;
+
 /* Where features go: the open writers, and for pooled grids the row of cells that is being filled. */
 typedef struct run_state {
     job_plan plan;
@@ -14,9 +24,10 @@ typedef struct run_state {
     trn_writer **writers; /* [export_count] */
     char **paths;         /* [export_count + 1], final names; the last is result.json */
     size_t path_count;
-    float *features; /* [batch, values_per_window] */
     float *row;      /* pooled: [grid_width, channels] */
     float *location; /* [batch, the most location_values], or NULL */
+    flight flights[JOB_SEATS];
+    int first, in_flight; /* the oldest flight, and how many there are */
     int64_t done;
 } run_state;
 
@@ -83,6 +94,17 @@ static trn_status open_writers(run_state *run, trn_error *err)
     return status;
 }
 
+static trn_status make_room_for_flights(run_state *run, trn_error *err)
+{
+    const job_plan *plan = &run->plan;
+    size_t row = 0, flags = ((size_t)run->engine.batch + 1) * job_cells_per_window(plan);
+    bool ok = trn_mul_size((size_t)plan->grid_width, (size_t)run->engine.channels * sizeof(float), &row);
+    if (ok && plan->pooled) ok = (run->row = malloc(row)) != NULL;
+    for (int i = 0; ok && i < run->engine.seats; i++)
+        ok = (run->flights[i].cell_valid = malloc(flags)) != NULL;
+    return ok ? TRN_OK : trn_fail_memory(err, row + flags, "features");
+}
+
 static trn_status make_room_for_places(run_state *run, trn_error *err)
 {
     size_t most = 0, batch = (size_t)run->engine.batch;
@@ -103,15 +125,8 @@ static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
     if (status == TRN_OK) job_plan_shift(&run->plan, run->engine.offset);
     if (status == TRN_OK) status = open_writers(run, err);
     if (status != TRN_OK) return status;
-    size_t values, row;
-    bool countable =
-        trn_mul_size((size_t)run->engine.batch, (size_t)run->engine.values_per_window, &values) &&
-        trn_mul_size((size_t)plan->grid_width, (size_t)run->engine.channels, &row);
-    run->features = countable ? malloc(values * sizeof(float)) : NULL;
-    run->row = countable && plan->pooled ? malloc(row * sizeof(float)) : NULL;
-    if (!run->features || (plan->pooled && !run->row))
-        return trn_fail_memory(err, (size_t)run->engine.values_per_window * sizeof(float), "features");
-    status = make_room_for_places(run, err);
+    status = make_room_for_flights(run, err);
+    if (status == TRN_OK) status = make_room_for_places(run, err);
     if (status == TRN_OK && !plan->pooled)
         status =
             trn_stitcher_create(&plan->tiling, run->engine.channels, write_rows, run, &run->stitcher, err);
@@ -147,13 +162,14 @@ static trn_status place_vector(run_state *run, int64_t window, const float *vect
     return column == width - 1 ? write_rows(run, window / width, 1, run->row, err) : TRN_OK;
 }
 
-static trn_status place_window(run_state *run, const read_batch *batch, const read_item *item, trn_error *err)
+static trn_status place_window(run_state *run, const flight *f, const read_item *item, const float *all,
+                               trn_error *err)
 {
     const float *features = NULL;
     const uint8_t *cells = NULL;
     if (item->slot >= 0) {
-        features = run->features + (int64_t)item->slot * run->engine.values_per_window;
-        cells = batch->cell_valid + (size_t)item->slot * job_cells_per_window(&run->plan);
+        features = all + (int64_t)item->slot * run->engine.values_per_window;
+        cells = f->cell_valid + (size_t)item->slot * job_cells_per_window(&run->plan);
         trn_status status = check_finite(run, features, item->window, err);
         if (status != TRN_OK) return status;
     }
@@ -161,50 +177,96 @@ static trn_status place_window(run_state *run, const read_batch *batch, const re
     return trn_stitcher_add(run->stitcher, item->window, features, cells, err);
 }
 
-static trn_status set_places(run_state *run, const read_batch *batch, trn_error *err)
+static trn_status set_places(run_state *run, int seat, const read_batch *batch, trn_error *err)
 {
     char name[32];
     trn_status status = TRN_OK;
     for (size_t i = 0; i < run->plan.encoder_count && status == TRN_OK; i++) {
         if (!job_location_input(&run->plan, i, name)) continue;
         job_place_encode(&run->plan.encoders[i], batch, run->location);
-        status = trn_exec_set(run->engine.exec, name, run->location, err);
+        status = trn_exec_seat_set(run->engine.exec, seat, name, run->location, err);
     }
     return status;
 }
 
-static trn_status encode_batch(run_state *run, const read_batch *batch, const trn_progress *progress,
-                               trn_error *err)
+/* ---- flights: while the device works on one batch, the next is read and the last is placed ---- */
+
+static trn_status keep_items(const run_state *run, flight *f, const read_batch *batch, trn_error *err)
+{
+    if (!trn_grow(&f->items, &f->item_capacity, batch->item_count, sizeof *f->items))
+        return trn_fail_memory(err, batch->item_count * sizeof *f->items, "a list of windows");
+    memcpy(f->items, batch->items, batch->item_count * sizeof *f->items);
+    f->item_count = batch->item_count;
+    memcpy(f->cell_valid, batch->cell_valid, (size_t)batch->used * job_cells_per_window(&run->plan));
+    return TRN_OK;
+}
+
+static trn_status launch(run_state *run, const read_batch *batch, const trn_progress *progress,
+                         trn_error *err)
+{
+    trn_exec *exec = run->engine.exec;
+    int seat = (run->first + run->in_flight) % run->engine.seats;
+    flight *f = &run->flights[seat];
+    trn_status status = keep_items(run, f, batch, err);
+    f->runs = batch->used > 0;
+    if (status == TRN_OK && f->runs) {
+        status = trn_exec_seat_set(exec, seat, "image", batch->pixels, err);
+        if (status == TRN_OK) status = trn_exec_seat_set(exec, seat, "valid", batch->valid, err);
+        if (status == TRN_OK) status = set_places(run, seat, batch, err);
+        if (status == TRN_OK) status = trn_exec_start(exec, seat, progress, err);
+    }
+    run->in_flight += status == TRN_OK;
+    return status;
+}
+
+/* Waits for the oldest flight and places its windows. */
+static trn_status land(run_state *run, const trn_progress *progress, trn_error *err)
+{
+    flight *f = &run->flights[run->first];
+    const float *features = NULL;
+    trn_status status = TRN_OK;
+    if (f->runs) {
+        status = trn_exec_finish(run->engine.exec, run->first, progress, err);
+        if (status != TRN_OK) return status;
+        features = trn_exec_seat_get(run->engine.exec, run->first, "features", err);
+        if (!features) return TRN_ERR_INTERNAL;
+    }
+    for (size_t i = 0; status == TRN_OK && i < f->item_count; i++) {
+        status = place_window(run, f, &f->items[i], features, err);
+        if (status == TRN_OK) status = trn_exec_advance(run->engine.exec, err);
+    }
+    run->done += (int64_t)f->item_count;
+    run->first = (run->first + 1) % run->engine.seats;
+    run->in_flight--;
+    return status;
+}
+
+/* The next batch that was read; the device is kept busy while it is waited for. */
+static trn_status next_batch(run_state *run, const read_batch **batch, trn_error *err)
 {
     trn_status status = TRN_OK;
-    if (batch->used) {
-        status = trn_exec_set(run->engine.exec, "image", batch->pixels, err);
-        if (status == TRN_OK) status = trn_exec_set(run->engine.exec, "valid", batch->valid, err);
-        if (status == TRN_OK) status = set_places(run, batch, err);
-        if (status == TRN_OK) status = trn_exec_run(run->engine.exec, progress, err);
-        if (status == TRN_OK) status = trn_exec_get(run->engine.exec, "features", run->features, err);
-    }
-    for (size_t i = 0; status == TRN_OK && i < batch->item_count; i++)
-        status = place_window(run, batch, &batch->items[i], err);
-    return status;
+    while (status == TRN_OK && run->in_flight && !job_reader_wait(run->reader, WAIT_MS))
+        status = trn_exec_advance(run->engine.exec, err);
+    return status == TRN_OK ? job_reader_next(run->reader, batch, err) : status;
 }
 
 static trn_status encode_all(run_state *run, const trn_progress *progress, trn_error *err)
 {
     const char *stage = run->plan.images ? "images" : "windows";
     uint64_t total = (uint64_t)run->plan.windows;
-    const read_batch *batch;
+    const read_batch *batch = NULL;
     trn_progress_report(progress, stage, 0, total);
-    for (;;) {
+    do {
         if (trn_progress_cancelled(progress)) return trn_fail_cancelled(err, "embedding");
-        trn_status status = job_reader_next(run->reader, &batch, err);
+        trn_status status = next_batch(run, &batch, err);
+        bool full = run->in_flight == run->engine.seats;
+        if (status == TRN_OK && run->in_flight && (full || !batch)) {
+            status = land(run, progress, err);
+            trn_progress_report(progress, stage, (uint64_t)run->done, total);
+        }
+        if (status == TRN_OK && batch) status = launch(run, batch, progress, err);
         if (status != TRN_OK) return status;
-        if (!batch) break;
-        status = encode_batch(run, batch, progress, err);
-        if (status != TRN_OK) return status;
-        run->done += (int64_t)batch->item_count;
-        trn_progress_report(progress, stage, (uint64_t)run->done, total);
-    }
+    } while (batch || run->in_flight);
     return run->stitcher ? trn_stitcher_finish(run->stitcher, err) : TRN_OK;
 }
 
@@ -241,10 +303,13 @@ static void release(run_state *run)
         trn_writer_abandon(run->writers[i]);
     free(run->writers);
     if (run->paths) trn_names_free(run->paths, run->path_count);
-    free(run->features);
+    job_engine_destroy(&run->engine);
+    for (int i = 0; i < JOB_SEATS; i++) {
+        free(run->flights[i].items);
+        free(run->flights[i].cell_valid);
+    }
     free(run->row);
     free(run->location);
-    job_engine_destroy(&run->engine);
     job_plan_destroy(&run->plan);
 }
 

@@ -219,8 +219,10 @@ typedef struct window_reader window_reader;
 /* Flags of a window in read_batch.cell_valid. */
 size_t job_cells_per_window(const job_plan *plan);
 trn_status job_reader_create(const job_plan *plan, int batch, window_reader **out, trn_error *err);
-/* The next batch, valid until the following call; NULL at the end. */
+/* The next batch, valid until the following call of this or job_reader_wait; NULL at the end. */
 trn_status job_reader_next(window_reader *reader, const read_batch **out, trn_error *err);
+/* Whether job_reader_next would return at once; waits for that, at most so long. */
+bool job_reader_wait(window_reader *reader, int milliseconds);
 void job_reader_destroy(window_reader *reader); /* NULL is fine */
 
 /* Reads image `index` (stored values of plan->bands, resized when the job says so) into pixels
@@ -247,10 +249,13 @@ size_t job_place_encode(const planned_encoder *member, const read_batch *batch, 
 /* The compiled graph of the job: input "image" [batch, band_count, height, width], or [batch, date_count,
  * band_count, height, width] of a series; inputs "location.<member>" where the plan is located; output
  * "features". */
+enum { JOB_SEATS = 2 }; /* one on the device, one before or after it */
+
 typedef struct job_engine {
     trn_graph *graph;
     trn_exec *exec;
     int batch, channels;
+    int seats; /* batches that may be in flight at once */
     int64_t values_per_window;
     double offset;  /* pixel of a window at which its grid begins */
     trn_text grids; /* for explain: the members' grids */

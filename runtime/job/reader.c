@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { RING = 2, EMPTY_WINDOWS_PER_BATCH = 1024 };
 
@@ -190,16 +191,38 @@ trn_status job_reader_create(const job_plan *plan, int batch, window_reader **ou
     return TRN_OK;
 }
 
+/* The batch that was lent last may be filled anew. */
+static void give_back(window_reader *reader)
+{
+    if (!reader->lent) return;
+    reader->lent = false;
+    reader->read++;
+    pthread_cond_broadcast(&reader->changed);
+}
+
+bool job_reader_wait(window_reader *reader, int milliseconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += milliseconds * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    int late = 0;
+    pthread_mutex_lock(&reader->lock);
+    give_back(reader);
+    while (!late && reader->filled == reader->read && !reader->ended)
+        late = pthread_cond_timedwait(&reader->changed, &reader->lock, &until);
+    bool ready = reader->filled > reader->read || reader->ended;
+    pthread_mutex_unlock(&reader->lock);
+    return ready;
+}
+
 trn_status job_reader_next(window_reader *reader, const read_batch **out, trn_error *err)
 {
     trn_status status = TRN_OK;
     *out = NULL;
     pthread_mutex_lock(&reader->lock);
-    if (reader->lent) {
-        reader->lent = false;
-        reader->read++;
-        pthread_cond_broadcast(&reader->changed);
-    }
+    give_back(reader);
     while (reader->filled == reader->read && !reader->ended)
         pthread_cond_wait(&reader->changed, &reader->lock);
     if (reader->filled > reader->read) {

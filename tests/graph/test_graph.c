@@ -350,7 +350,7 @@ static void living_values_never_overlap(void **state)
     trn_lower lower = {.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
     trn_memory_plan plan;
     assert_trn_ok(trn_lower_graph(&lower, true, &err), err);
-    assert_trn_ok(trn_memory_plan_make(&lower, false, 64 << 10, &plan, &err), err);
+    assert_trn_ok(trn_memory_plan_make(&lower, false, false, 64 << 10, &plan, &err), err);
     double seconds = (double)(trn_now_ns() - start) * 1e-9;
     assert_true(plan.block_count > 0 && plan.total < plan.unshared / 4);
     for (size_t i = 0; i < graph->tensor_count; i++) {
