@@ -105,6 +105,16 @@ static uint32_t rotate_right(uint32_t x, int n)
     return (x >> n) | (x << (32 - n));
 }
 
+/* One round; callers turn the names of the eight words instead of moving their values. */
+static inline void sha256_round(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e, uint32_t f,
+                                uint32_t g, uint32_t *h, uint32_t added)
+{
+    uint32_t t = *h + added + (g ^ (e & (f ^ g)));
+    t += rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25);
+    *d += t;
+    *h = t + (rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) + ((a & b) | (c & (a | b)));
+}
+
 static void sha256_block(uint32_t state[8], const uint8_t *block)
 {
     static const uint32_t k[64] = {
@@ -116,7 +126,7 @@ static void sha256_block(uint32_t state[8], const uint8_t *block)
         0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
         0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
         0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-    uint32_t w[64], s[8];
+    uint32_t w[64];
     for (int i = 0; i < 16; i++)
         w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
                (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
@@ -125,18 +135,26 @@ static void sha256_block(uint32_t state[8], const uint8_t *block)
         uint32_t b = rotate_right(w[i - 2], 17) ^ rotate_right(w[i - 2], 19) ^ (w[i - 2] >> 10);
         w[i] = w[i - 16] + a + w[i - 7] + b;
     }
-    memcpy(s, state, sizeof s);
-    for (int i = 0; i < 64; i++) {
-        uint32_t e = rotate_right(s[4], 6) ^ rotate_right(s[4], 11) ^ rotate_right(s[4], 25);
-        uint32_t t1 = s[7] + e + ((s[4] & s[5]) ^ (~s[4] & s[6])) + k[i] + w[i];
-        uint32_t a = rotate_right(s[0], 2) ^ rotate_right(s[0], 13) ^ rotate_right(s[0], 22);
-        uint32_t t2 = a + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-        memmove(s + 1, s, 7 * sizeof *s);
-        s[4] += t1;
-        s[0] = t1 + t2;
+    uint32_t s0 = state[0], s1 = state[1], s2 = state[2], s3 = state[3];
+    uint32_t s4 = state[4], s5 = state[5], s6 = state[6], s7 = state[7];
+    for (int i = 0; i < 64; i += 8) {
+        sha256_round(s0, s1, s2, &s3, s4, s5, s6, &s7, k[i] + w[i]);
+        sha256_round(s7, s0, s1, &s2, s3, s4, s5, &s6, k[i + 1] + w[i + 1]);
+        sha256_round(s6, s7, s0, &s1, s2, s3, s4, &s5, k[i + 2] + w[i + 2]);
+        sha256_round(s5, s6, s7, &s0, s1, s2, s3, &s4, k[i + 3] + w[i + 3]);
+        sha256_round(s4, s5, s6, &s7, s0, s1, s2, &s3, k[i + 4] + w[i + 4]);
+        sha256_round(s3, s4, s5, &s6, s7, s0, s1, &s2, k[i + 5] + w[i + 5]);
+        sha256_round(s2, s3, s4, &s5, s6, s7, s0, &s1, k[i + 6] + w[i + 6]);
+        sha256_round(s1, s2, s3, &s4, s5, s6, s7, &s0, k[i + 7] + w[i + 7]);
     }
-    for (int i = 0; i < 8; i++)
-        state[i] += s[i];
+    state[0] += s0;
+    state[1] += s1;
+    state[2] += s2;
+    state[3] += s3;
+    state[4] += s4;
+    state[5] += s5;
+    state[6] += s6;
+    state[7] += s7;
 }
 
 void trn_sha256_begin(trn_sha256_state *state)

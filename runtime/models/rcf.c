@@ -34,7 +34,7 @@ static const trn_model_config configs[] = {
      NULL},
 };
 
-enum { MAX_VALUES = 1024, PATCHES_PER_VALUE = 8, MIN_PATCHES = 1024 };
+enum { MAX_VALUES = 1024, PATCHES_PER_VALUE = 8, MIN_PATCHES = 1024, PATCH_BLOCK = 4 };
 
 /* What fitting gives. */
 typedef struct rcf_filters {
@@ -125,21 +125,33 @@ static bool draw_finite(fitting *f, double *out)
     return false;
 }
 
-/* Mean [d] and covariance [d,d] of random patches. */
-static trn_status patch_statistics(fitting *f, double *patch, double *mean, double *covariance,
+/* Adds the products of a block of patches [PATCH_BLOCK,d] to the lower half of sums [d,d]. */
+static void add_products(size_t d, const double *patches, double *sums)
+{
+    const double *a = patches, *b = a + d, *c = b + d, *e = c + d;
+    for (size_t i = 0; i < d; i++) {
+        double ai = a[i], bi = b[i], ci = c[i], ei = e[i], *row = sums + i * d;
+        for (size_t j = 0; j <= i; j++)
+            row[j] = row[j] + ai * a[j] + bi * b[j] + ci * c[j] + ei * e[j];
+    }
+}
+
+/* Mean [d] and covariance [d,d] of random patches; patches [PATCH_BLOCK,d] is room. */
+static trn_status patch_statistics(fitting *f, double *patches, double *mean, double *covariance,
                                    trn_error *err)
 {
     size_t d = f->values, n = TRN_MAX((size_t)MIN_PATCHES, PATCHES_PER_VALUE * d);
     memset(mean, 0, d * sizeof *mean);
     memset(covariance, 0, d * d * sizeof *covariance);
-    for (size_t k = 0; k < n; k++) {
-        if (!draw_finite(f, patch))
-            return trn_fail(err, TRN_ERR_ARGUMENT, "the samples are almost all without data: choose others");
-        for (size_t i = 0; i < d; i++) {
-            mean[i] += patch[i] / (double)n;
-            for (size_t j = 0; j <= i; j++)
-                covariance[i * d + j] += patch[i] * patch[j];
+    for (size_t k = 0; k < n; k += PATCH_BLOCK) {
+        for (size_t b = 0; b < PATCH_BLOCK; b++) {
+            if (!draw_finite(f, patches + b * d))
+                return trn_fail(err, TRN_ERR_ARGUMENT,
+                                "the samples are almost all without data: choose others");
+            for (size_t i = 0; i < d; i++)
+                mean[i] += patches[b * d + i] / (double)n;
         }
+        add_products(d, patches, covariance);
     }
     for (size_t i = 0; i < d; i++)
         for (size_t j = 0; j <= i; j++)
@@ -148,8 +160,21 @@ static trn_status patch_statistics(fitting *f, double *patch, double *mean, doub
     return TRN_OK;
 }
 
-/* The Householder step of a symmetric matrix: a [n,n] -> tridiagonal with diagonal and beside; q takes the
- * reflections. */
+/* q = (1 - beta v v') q, for a v that is zero before `first`; s [n] is room. Row by row, so that neighbours
+ * in memory are worked on together. */
+static void reflect_rows(size_t n, size_t first, double *q, const double *v, double beta, double *s)
+{
+    memset(s, 0, n * sizeof *s);
+    for (size_t j = first; j < n; j++)
+        for (size_t i = 0; i < n; i++)
+            s[i] += q[j * n + i] * v[j];
+    for (size_t j = first; j < n; j++)
+        for (size_t i = 0; i < n; i++)
+            q[j * n + i] -= beta * s[i] * v[j];
+}
+
+/* The Householder step of a symmetric matrix: a [n,n] -> tridiagonal with diagonal and beside; the columns of
+ * the orthogonal matrix, which are the rows of q, take the reflections. */
 static void tridiagonalise(size_t n, double *a, double *q, double *diagonal, double *beside, double *v,
                            double *p)
 {
@@ -178,13 +203,7 @@ static void tridiagonalise(size_t n, double *a, double *q, double *diagonal, dou
         for (size_t i = k; i < n; i++)
             for (size_t j = k; j < n; j++)
                 a[i * n + j] -= v[i] * p[j] + p[i] * v[j];
-        for (size_t i = 0; i < n; i++) { /* q = q (1 - beta v v') */
-            double s = 0;
-            for (size_t j = k + 1; j < n; j++)
-                s += q[i * n + j] * v[j];
-            for (size_t j = k + 1; j < n; j++)
-                q[i * n + j] -= beta * s * v[j];
-        }
+        reflect_rows(n, k + 1, q, v, beta, p);
     }
     for (size_t i = 0; i < n; i++) {
         diagonal[i] = a[i * n + i];
@@ -192,13 +211,14 @@ static void tridiagonalise(size_t n, double *a, double *q, double *diagonal, dou
     }
 }
 
-/* Rotates columns k and k+1 of q. */
-static void rotate_columns(size_t n, double *q, size_t k, double c, double s)
+/* Rotates rows k and k+1 of q. */
+static void rotate_rows(size_t n, double *q, size_t k, double c, double s)
 {
+    double *one = q + k * n, *two = one + n;
     for (size_t i = 0; i < n; i++) {
-        double *row = q + i * n + k, left = row[0], right = row[1];
-        row[0] = c * left + s * right;
-        row[1] = c * right - s * left;
+        double left = one[i], right = two[i];
+        one[i] = c * left + s * right;
+        two[i] = c * right - s * left;
     }
 }
 
@@ -220,11 +240,11 @@ static void qr_sweep(size_t n, double *d, double *e, double *q, size_t lo, size_
             z = s * e[k + 1];
             e[k + 1] *= c;
         }
-        rotate_columns(n, q, k, c, s);
+        rotate_rows(n, q, k, c, s);
     }
 }
 
-/* Eigenvalues (diagonal) and vectors (columns of q) of a tridiagonal matrix; false when it does not converge.
+/* Eigenvalues (diagonal) and vectors (rows of q) of a tridiagonal matrix; false when it does not converge.
  */
 static bool diagonalise(size_t n, double *d, double *e, double *q)
 {
@@ -281,12 +301,12 @@ static trn_status whitening_invert(whitening *w, double regularisation, trn_erro
         return trn_fail(err, TRN_ERR_INTERNAL, "whitening did not converge on %zu values", d);
     for (size_t k = 0; k < d; k++)
         w->root[k] = 1 / sqrt(TRN_MAX(w->root[k], 0) + added);
+    memset(w->a, 0, d * d * sizeof *w->a);
     for (size_t i = 0; i < d; i++) {
-        for (size_t j = 0; j < d; j++) {
-            double sum = 0;
-            for (size_t k = 0; k < d; k++)
-                sum += w->q[i * d + k] * w->root[k] * w->q[j * d + k];
-            w->a[i * d + j] = sum;
+        for (size_t k = 0; k < d; k++) {
+            double scaled = w->q[k * d + i] * w->root[k];
+            for (size_t j = 0; j < d; j++)
+                w->a[i * d + j] += scaled * w->q[k * d + j];
         }
     }
     return TRN_OK;
@@ -333,7 +353,7 @@ static trn_status fit_filters(trn_encoder *encoder, fitting *f, rcf_filters *fil
 {
     whitening w = {0};
     size_t count = (size_t)trn_encoder_int(encoder, RCF_FEATURES) / 2;
-    double *patch = calloc(f->values, sizeof *patch);
+    double *patch = calloc(PATCH_BLOCK * f->values, sizeof *patch);
     trn_status status = TRN_OK;
     if (!patch || !whitening_open(&w, f->values))
         status = trn_fail_memory(err, f->values * f->values * sizeof *patch, "whitening");
