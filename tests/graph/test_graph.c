@@ -349,7 +349,7 @@ static void living_values_never_overlap(void **state)
     uint64_t start = trn_now_ns();
     trn_lower lower = {.graph = graph, .gpu = gpu, .arena = trn_arena_create()};
     trn_memory_plan plan;
-    assert_trn_ok(trn_lower_graph(&lower, true, &err), err);
+    assert_trn_ok(trn_lower_graph(&lower, true, TRN_PRECISION_FLOAT32, &err), err);
     assert_trn_ok(trn_memory_plan_make(&lower, false, false, 64 << 10, &plan, &err), err);
     double seconds = (double)(trn_now_ns() - start) * 1e-9;
     assert_true(plan.block_count > 0 && plan.total < plan.unshared / 4);
