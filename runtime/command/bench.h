@@ -117,6 +117,9 @@ trn_status bench_run(trn_exec *exec, double *seconds, trn_error *err);
 trn_status bench_operators(bench *b, trn_error *err);
 trn_status bench_encoders(bench *b, trn_error *err);
 trn_status bench_trainings(bench *b, trn_error *err);
+/* A step of training into a graph: the encoder with a linear head over its mean, cross entropy, its gradients,
+ * AdamW (bench_training.c). */
+trn_status bench_training_build(trn_encoder *encoder, trn_graph *graph, int batch, trn_error *err);
 trn_status bench_scenes(bench *b, trn_error *err);
 
 /* ---- bench_compare.c ---- */

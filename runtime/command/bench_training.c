@@ -22,7 +22,7 @@ static trn_status fill_head(void *user, const char *name, const trn_shape *shape
     return TRN_OK;
 }
 
-static trn_status build(trn_encoder *encoder, trn_graph *graph, int batch, trn_error *err)
+trn_status bench_training_build(trn_encoder *encoder, trn_graph *graph, int batch, trn_error *err)
 {
     static const trn_parameters parameters = {.fill = fill_head};
     const trn_encode_options pooled = {.pool = TRN_FEATURES_MEAN};
@@ -66,7 +66,7 @@ static trn_status step_open(const bench *b, const bench_model *model, trn_gpu *g
     *out = (step){.graph = trn_graph_create()};
     if (!out->graph) return trn_fail_memory(err, 0, "a graph");
     trn_graph_recompute(out->graph, b->values->recompute);
-    trn_status status = build(model->encoder, out->graph, pass->batch, err);
+    trn_status status = bench_training_build(model->encoder, out->graph, pass->batch, err);
     if (status == TRN_OK) status = trn_compile(out->graph, gpu, NULL, &out->exec, err);
     if (status == TRN_OK) status = set_inputs(out->exec, pass->batch, err);
     return status == TRN_OK ? trn_exec_set(out->exec, "image", pass->image, err) : status;

@@ -135,9 +135,13 @@ struct job_request {
     const char *device;
     bool explain, json;
 };
+/* A copy of the job that the recipe ends with (run.c). */
+struct trn_recipe;
+trn_status recipe_job(const struct trn_recipe *recipe, any_job *job, trn_error *err);
 trn_status job_request_run(const job_request *request, trn_error *err);
 
 extern const trn_command embed_command, run_command, check_command, devices_command, selftest_command,
-    bench_command, models_command, pull_command, synthesize_command, shaders_command, version_command;
+    bench_command, models_command, pull_command, synthesize_command, shaders_command, tune_command,
+    version_command;
 
 #endif

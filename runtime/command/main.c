@@ -9,8 +9,8 @@
 #endif
 
 static const trn_command *const commands[] = {
-    &embed_command,  &run_command,  &check_command,      &devices_command, &selftest_command, &bench_command,
-    &models_command, &pull_command, &synthesize_command, &shaders_command, &version_command,
+    &embed_command, &run_command,    &check_command, &devices_command,    &selftest_command, &bench_command,
+    &tune_command,  &models_command, &pull_command,  &synthesize_command, &shaders_command,  &version_command,
 };
 
 static const trn_command *find_command(const char *name)

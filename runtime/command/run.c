@@ -96,8 +96,7 @@ static void put_place(const trn_recipe *recipe, const blamed *fault, trn_error *
     trn_text_free(&place);
 }
 
-/* A copy of the job that the recipe ends with. */
-static trn_status take_job(const trn_recipe *recipe, any_job *job, trn_error *err)
+trn_status recipe_job(const trn_recipe *recipe, any_job *job, trn_error *err)
 {
     const trn_embed_job *embed = trn_recipe_job(recipe);
     const trn_reconstruct_job *reconstruct = trn_recipe_reconstruct(recipe);
@@ -115,7 +114,7 @@ static trn_status run_recipe(const run_values *values, const trn_recipe *recipe,
                              trn_error *err)
 {
     any_job job;
-    trn_status status = take_job(recipe, &job, err);
+    trn_status status = recipe_job(recipe, &job, err);
     if (status != TRN_OK) return status;
     char *folder = values->out ? NULL : default_folder(values->common.words.items[0]);
     if (!values->out && !folder) return trn_fail_memory(err, 0, "the name of the output folder");
@@ -134,7 +133,7 @@ static trn_status check_recipe(const run_values *values, const trn_recipe *recip
                                trn_error *err)
 {
     any_job job;
-    trn_status status = take_job(recipe, &job, err);
+    trn_status status = recipe_job(recipe, &job, err);
     if (status == TRN_OK) status = job.kind->check(&job, hooks, err);
     if (status != TRN_OK) return status;
     trn_text out = {0};

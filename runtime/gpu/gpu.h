@@ -267,6 +267,10 @@ trn_dispatch_time trn_program_time(const trn_program *program, size_t i);
  * or damaged files are only misses. */
 bool trn_gpu_tuning_get(trn_gpu *gpu, const char *key, double *value);
 void trn_gpu_tuning_set(trn_gpu *gpu, const char *key, double value);
+/* Writes the file now; closing the device does so, too. */
+void trn_gpu_tuning_save(trn_gpu *gpu);
+/* Forgets all keys that begin so, in the file as well; returns how many there were. */
+size_t trn_gpu_tuning_remove(trn_gpu *gpu, const char *prefix);
 
 #ifdef __cplusplus
 }

@@ -84,21 +84,48 @@ void trn_tuning_open(trn_gpu *gpu)
     if (!trn_gpu_tuning_get(gpu, "slowness", &gpu->slowness) || !(gpu->slowness > 0)) gpu->slowness = 8;
 }
 
+static void store(const trn_gpu *gpu)
+{
+    char name[64];
+    trn_text text = {0};
+    for (size_t i = 0; i < gpu->tuning_count; i++) {
+        uint64_t bits;
+        memcpy(&bits, &gpu->tuning[i].value, sizeof bits);
+        trn_text_printf(&text, "%016" PRIx64 " %s\n", bits, gpu->tuning[i].key);
+    }
+    trn_gpu_cache_name(gpu, name);
+    if (!text.failed) trn_cache_store(folder, name, trn_text_get(&text), text.length);
+    trn_text_free(&text);
+}
+
+void trn_gpu_tuning_save(trn_gpu *gpu)
+{
+    if (!gpu->disk_cache || !gpu->tuning_changed) return;
+    load(gpu); /* another process may have added keys meanwhile */
+    store(gpu);
+    gpu->tuning_changed = false;
+}
+
+size_t trn_gpu_tuning_remove(trn_gpu *gpu, const char *prefix)
+{
+    size_t kept = 0, removed = 0;
+    if (gpu->disk_cache) load(gpu);
+    for (size_t i = 0; i < gpu->tuning_count; i++) {
+        if (strncmp(gpu->tuning[i].key, prefix, strlen(prefix)) != 0) {
+            gpu->tuning[kept++] = gpu->tuning[i];
+            continue;
+        }
+        free(gpu->tuning[i].key);
+        removed++;
+    }
+    gpu->tuning_count = kept;
+    if (gpu->disk_cache && removed) store(gpu);
+    return removed;
+}
+
 void trn_tuning_close(trn_gpu *gpu)
 {
-    if (gpu->disk_cache && gpu->tuning_changed) {
-        char name[64];
-        trn_text text = {0};
-        load(gpu); /* another process may have added keys meanwhile */
-        for (size_t i = 0; i < gpu->tuning_count; i++) {
-            uint64_t bits;
-            memcpy(&bits, &gpu->tuning[i].value, sizeof bits);
-            trn_text_printf(&text, "%016" PRIx64 " %s\n", bits, gpu->tuning[i].key);
-        }
-        trn_gpu_cache_name(gpu, name);
-        if (!text.failed && text.data) trn_cache_store(folder, name, text.data, text.length);
-        trn_text_free(&text);
-    }
+    trn_gpu_tuning_save(gpu);
     for (size_t i = 0; i < gpu->tuning_count; i++)
         free(gpu->tuning[i].key);
     free(gpu->tuning);

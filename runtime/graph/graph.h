@@ -358,6 +358,46 @@ size_t trn_exec_step_count(const trn_exec *exec);
 /* what: takes the operators and shapes, "matmul+gelu [197,768] [3072,768] -> [197,3072]"; NULL: not wanted */
 trn_exec_step trn_exec_step_at(const trn_exec *exec, size_t i, trn_text *what);
 
+/* ---- tuning ---- */
+
+typedef struct trn_tuned_candidate {
+    const char *name;
+    double seconds;   /* of the node's dispatches, the best run; 0: not measured */
+    char problem[96]; /* why not, when it was tried */
+} trn_tuned_candidate;
+/* A distinct node: operator, shapes, types. Texts live as long as the report is called. */
+typedef struct trn_tuned {
+    const char *op, *what;                 /* "matmul", "[197,768] by [2304,768] transposed" */
+    const trn_tuned_candidate *candidates; /* the default first */
+    int count, chosen;
+    size_t nodes; /* of the graphs that are the same */
+} trn_tuned;
+typedef struct trn_tune_options {
+    double seconds; /* budget; 0: 60 */
+    trn_progress progress;
+    void (*report)(void *user, const trn_tuned *tuned); /* of each node that was measured; may be NULL */
+    void *user;
+} trn_tune_options;
+typedef struct trn_tune_summary {
+    size_t nodes, distinct, measured; /* nodes with a choice; those that differ; those measured now */
+    double default_seconds,
+        chosen_seconds; /* of all nodes that were measured, each once as often as it is there */
+} trn_tune_summary;
+/* Measures the kernels that operators offer for the nodes of graphs, and keeps the seconds in the device's
+ * tuning store: compilations from then on choose the fastest (on the same device and driver, by the same way
+ * to memory, while the shader's text stays the same; a gain below 3 % leaves the default). */
+typedef struct trn_tuner trn_tuner;
+trn_status trn_tuner_create(trn_gpu *gpu, const trn_tune_options *options, trn_tuner **out, trn_error *err);
+/* Takes what there is to choose in a graph as it was compiled (plan_only will do); it may be destroyed then.
+ */
+trn_status trn_tuner_add(trn_tuner *tuner, const trn_exec *exec, trn_error *err);
+/* The most expensive nodes first, until all are measured or the budget is used up. What was measured before a
+ * failure or TRN_ERR_CANCELLED is kept. */
+trn_status trn_tuner_run(trn_tuner *tuner, trn_tune_summary *summary, trn_error *err);
+void trn_tuner_destroy(trn_tuner *tuner); /* NULL is fine */
+/* Forgets the choices of the device that is open; returns how many measurements there were. */
+size_t trn_tune_clear(trn_gpu *gpu);
+
 /* The whole graph by the plain C references, in double precision where it matters: inputs by name, outputs by
  * name. Slow; for tests, selftest and TERRANE_CHECK. */
 typedef struct trn_named_data {

@@ -155,9 +155,16 @@ typedef struct trn_packed {
 typedef struct trn_choice {
     const trn_node *node;
     const trn_candidate *candidates;
-    double *seconds; /* by candidate, as measured here; 0: not measured */
+    const char **keys; /* of the tuning store, by candidate: its seconds for such a node */
+    double *seconds;   /* by candidate, as measured here; 0: not measured */
     int count, chosen;
+    bool half_output; /* what the node's kernels write is stored as float16 */
 } trn_choice;
+
+typedef struct trn_hashed_shader {
+    const char *shader;
+    uint64_t hash;
+} trn_hashed_shader;
 
 struct trn_lower {
     trn_graph *graph;
@@ -174,6 +181,8 @@ struct trn_lower {
     const char *kernel; /* forced; or NULL */
     trn_choice *choices;
     size_t choice_count, choice_capacity;
+    trn_hashed_shader hashed[8];
+    int hashed_count;
     const char **float32_why; /* by tensor id, NULL: stored as float16; itself NULL: nothing is */
     trn_tensor **extra;       /* packed tensors and temporaries; ids follow the graph's */
     size_t extra_count, extra_capacity;
@@ -183,8 +192,11 @@ void trn_lower_free(trn_lower *lower);
 
 /* ---- choose.c ---- */
 
-/* The key of the tuning store for the seconds of a candidate. */
-const char *trn_choice_key(trn_lower *lower, const trn_node *node, const trn_candidate *candidate);
+/* Keys of the tuning store begin so. */
+#define TRN_CHOICE_PREFIX "kernel "
+/* The one to run of candidates that were measured (0: this one was not), where the first is the default: a
+ * gain within noise leaves it. */
+int trn_choose_fastest(const double *seconds, int count);
 
 /* ---- half.c: storage as float16 ---- */
 

@@ -32,7 +32,7 @@ double trn_rate_slowness(trn_gpu *gpu)
 
 void trn_rate_learn(trn_exec *exec, double seconds)
 {
-    if (exec->summary.flops < SMALLEST_FLOPS || seconds <= 0) return;
+    if (exec->summary.flops < SMALLEST_FLOPS || seconds <= 0 || exec->options.kernel) return;
     double old = trn_rate_slowness(exec->gpu), slowness = seconds / exec->nominal;
     if (slowness < 1.3 * old && slowness > old / 1.3) return; /* no news */
     trn_gpu_tuning_set(exec->gpu, slowness_key(exec->gpu), slowness);

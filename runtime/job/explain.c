@@ -4,6 +4,11 @@
 #include <math.h>
 #include <string.h>
 
+trn_status job_offer_graph(const trn_job_hooks *hooks, const trn_exec *exec, trn_error *err)
+{
+    return hooks && hooks->tuner ? trn_tuner_add(hooks->tuner, exec, err) : TRN_OK;
+}
+
 static void explain_dates(const job_plan *plan, trn_text *out)
 {
     char day[JOB_DATE_TEXT];
@@ -227,7 +232,8 @@ trn_status trn_embed_explain(const trn_embed_job *job, trn_gpu *gpu, const trn_j
         explain_windows(&plan, &engine, out);
         trn_text_add(out, "\n");
         trn_exec_explain(engine.exec, out);
-        if (out->failed) status = trn_fail_memory(err, out->length, "the explanation");
+        status = job_offer_graph(hooks, engine.exec, err);
+        if (status == TRN_OK && out->failed) status = trn_fail_memory(err, out->length, "the explanation");
     }
     job_engine_destroy(&engine);
     job_plan_destroy(&plan);

@@ -112,6 +112,7 @@ typedef struct trn_job_hooks {
      * export. So that a recipe can say which of its lines that is. */
     void (*blame)(void *user, trn_job_part part, size_t index);
     void *user;
+    struct trn_tuner *tuner; /* when a job is explained: takes the graphs that it would run. May be NULL */
 } trn_job_hooks;
 
 /* A job fails with TRN_ERR_ARGUMENT when the description or the scene does not suit the encoders,

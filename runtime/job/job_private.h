@@ -272,6 +272,8 @@ trn_member job_member(const job_plan *plan, const planned_encoder *member);
 
 /* ---- explain.c ---- */
 
+/* Gives what would run to the hooks' tuner, when there is one. */
+trn_status job_offer_graph(const trn_job_hooks *hooks, const trn_exec *exec, trn_error *err);
 /* The encoder, its settings, and what becomes of each band's numbers. */
 void job_explain_encoder(const job_plan *plan, const planned_encoder *member, trn_text *out);
 

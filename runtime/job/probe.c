@@ -169,7 +169,8 @@ trn_status trn_probe_check(const trn_probe_job *job, const trn_job_hooks *hooks,
 
 /* ---- explaining ---- */
 
-static trn_status explain_graph(const probe_run *run, trn_gpu *gpu, trn_text *out, trn_error *err)
+static trn_status explain_graph(const probe_run *run, trn_gpu *gpu, const trn_job_hooks *hooks, trn_text *out,
+                                trn_error *err)
 {
     const trn_learn_model *model = &run->data.model;
     int batch = run->job->batch ? run->job->batch : USUAL_BATCH;
@@ -187,7 +188,10 @@ static trn_status explain_graph(const probe_run *run, trn_gpu *gpu, trn_text *ou
         trn_output_add(graph, "features", features);
         status = trn_compile(graph, gpu, &how, &exec, err);
     }
-    if (status == TRN_OK) trn_exec_explain(exec, out);
+    if (status == TRN_OK) {
+        trn_exec_explain(exec, out);
+        status = job_offer_graph(hooks, exec, err);
+    }
     trn_exec_destroy(exec);
     trn_graph_destroy(graph);
     return status;
@@ -206,7 +210,7 @@ trn_status trn_probe_explain(const trn_probe_job *job, trn_gpu *gpu, const trn_j
             if (wish_of(job, &kinds[i])->wanted)
                 trn_text_printf(out, "%s%s", told++ ? ", " : "", name_of(job, &kinds[i]));
         trn_text_add(out, "\n");
-        status = explain_graph(&run, gpu, out, err);
+        status = explain_graph(&run, gpu, hooks, out, err);
     }
     if (status == TRN_OK && out->failed) status = trn_fail_memory(err, out->length, "the explanation");
     close_run(&run);

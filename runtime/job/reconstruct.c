@@ -467,7 +467,8 @@ trn_status trn_reconstruct_explain(const trn_reconstruct_job *job, trn_gpu *gpu,
         trn_text_printf(out, "patches   %lld, of which %lld are hidden\n\n", (long long)r.patches,
                         (long long)(r.patches - r.mask.visible));
         trn_exec_explain(r.exec, out);
-        if (out->failed) status = trn_fail_memory(err, out->length, "the explanation");
+        status = job_offer_graph(hooks, r.exec, err);
+        if (status == TRN_OK && out->failed) status = trn_fail_memory(err, out->length, "the explanation");
     }
     release(&r);
     return status;

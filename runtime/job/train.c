@@ -114,7 +114,8 @@ trn_status trn_train_explain(const trn_train_job *job, trn_gpu *gpu, const trn_j
     if (status == TRN_OK) status = job_dataset_learn(&run.data, err);
     if (status == TRN_OK) {
         job_dataset_explain(&run.data, out);
-        status = trn_fit_explain(gpu, &run.data.model, run.data.dataset, &run.fit, out, err);
+        status = trn_fit_explain(gpu, &run.data.model, run.data.dataset, &run.fit,
+                                 hooks ? hooks->tuner : NULL, out, err);
     }
     if (status == TRN_OK && out->failed) status = trn_fail_memory(err, out->length, "the explanation");
     close_run(&run);

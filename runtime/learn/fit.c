@@ -406,7 +406,7 @@ static void explain_counts(const fit *f, trn_text *out)
 }
 
 trn_status trn_fit_explain(trn_gpu *gpu, const trn_learn_model *model, const trn_dataset *dataset,
-                           const trn_fit_options *options, trn_text *out, trn_error *err)
+                           const trn_fit_options *options, trn_tuner *tuner, trn_text *out, trn_error *err)
 {
     fit f;
     trn_status status = begin(&f, gpu, model, dataset, options, NULL, true, err);
@@ -417,6 +417,8 @@ trn_status trn_fit_explain(trn_gpu *gpu, const trn_learn_model *model, const trn
         trn_text_add(out, "\nevaluation:\n");
         trn_exec_explain(f.engine.eval, out);
     }
+    if (status == TRN_OK && tuner) status = trn_tuner_add(tuner, f.engine.train, err);
+    if (status == TRN_OK && tuner) status = trn_tuner_add(tuner, f.engine.eval, err);
     end(&f);
     return status;
 }

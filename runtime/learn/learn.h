@@ -246,7 +246,7 @@ trn_status trn_fit_check(const trn_learn_model *model, const trn_dataset *datase
                          const trn_fit_options *options, trn_error *err);
 /* What would be trained: parameters that learn, steps, memory, kernels. Nothing is written. */
 trn_status trn_fit_explain(trn_gpu *gpu, const trn_learn_model *model, const trn_dataset *dataset,
-                           const trn_fit_options *options, trn_text *out, trn_error *err);
+                           const trn_fit_options *options, trn_tuner *tuner, trn_text *out, trn_error *err);
 
 #ifdef __cplusplus
 }

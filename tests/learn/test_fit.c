@@ -280,7 +280,7 @@ static void frozen_parameters_stay(void **state)
     c.options.frozen = encoder;
     c.options.frozen_count = 1;
     c.options.epochs = 1;
-    assert_trn_ok(trn_fit_explain(gpu, &c.model, c.dataset, &c.options, &text, &err), err);
+    assert_trn_ok(trn_fit_explain(gpu, &c.model, c.dataset, &c.options, NULL, &text, &err), err);
     assert_non_null(strstr(trn_text_get(&text), ", 75 learn")); /* 3 x 24 + 3 of the head */
     assert_non_null(strstr(trn_text_get(&text), "1 epochs of 2 steps of 6 samples"));
     trn_fit_result result = fitted(&c);
