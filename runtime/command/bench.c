@@ -11,6 +11,8 @@
 enum { FORM = 1, DEFAULT_SECONDS = 100, MAX_BATCH = 4096 };
 static const char *const default_models[] = {"mae-vit-base", "hiera-tiny", "galileo-nano"};
 
+static const char *const precisions[] = {"float32", "float16", "auto", NULL}; /* as trn_precision */
+
 #define AT(member) offsetof(bench_values, member)
 static const trn_option options[] = {
     {.name = "only",
@@ -43,6 +45,11 @@ static const trn_option options[] = {
      .help = "dates of an image, for encoders of series; default: the fewest that the encoder takes",
      .min = 1,
      .max = 366},
+    {.name = "precision",
+     .kind = OPTION_CHOICE,
+     .offset = AT(precision),
+     .choices = precisions,
+     .help = "how the values of encoders and operators lie in memory; default: float32"},
     {.name = "product",
      .kind = OPTION_LIST,
      .offset = AT(products),
@@ -146,6 +153,11 @@ trn_status bench_leave_out(bench *b, trn_error *err, const char *fmt, ...)
     if (!copy) return grow_failed(err);
     b->left_out[b->left_out_count++] = copy;
     return bench_say(b, err, "left out: %s", line);
+}
+
+const char *bench_precision_note(const bench *b)
+{
+    return b->precision == TRN_PRECISION_FLOAT16 ? ", float16" : "";
 }
 
 double bench_seconds_left(const bench *b)
@@ -384,8 +396,9 @@ static trn_status run_parts(bench *b, trn_error *err)
     trn_status status = device_open(b->values->device, &gpu, err);
     if (status != TRN_OK) return status;
     b->device = *trn_gpu_info(gpu);
+    status = trn_precision_choose(gpu, (trn_precision)b->values->precision, &b->precision, err);
     trn_gpu_close(gpu);
-    status = bench_say(b, err, "device: %s, %s", b->device.name, b->device.driver);
+    if (status == TRN_OK) status = bench_say(b, err, "device: %s, %s", b->device.name, b->device.driver);
     for (size_t i = 0; status == TRN_OK && i < TRN_COUNT(parts); i++)
         if (b->parts & parts[i].part) status = parts[i].run(b, err);
     return status;

@@ -10,7 +10,7 @@ typedef struct bench_values {
     common_values common;
     const char *device, *compare;
     text_list only, models, batches, products, config;
-    int runs, seconds, dates;
+    int runs, seconds, dates, precision;
     bool training, recompute;
 } bench_values;
 
@@ -52,6 +52,7 @@ typedef struct bench {
     uint64_t start;
     double seconds; /* that may be used; 0: no limit */
     trn_device_info device;
+    trn_precision precision; /* of encoders and operators: FLOAT32 or FLOAT16 */
     bool measured;
     bench_ceilings ceilings;
     bench_entry *entries;
@@ -67,6 +68,8 @@ trn_status bench_add(bench *b, const char *kind, const char *key, double value, 
                      const char *members, trn_error *err);
 /* A line of the report, at once; nothing with --json. */
 trn_status bench_say(const bench *b, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
+/* ", float16" for keys, "" of float32. */
+const char *bench_precision_note(const bench *b);
 /* Says that something is not measured, and why. */
 trn_status bench_leave_out(bench *b, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
 /* Seconds of the budget that are left; INFINITY without one. */
@@ -106,8 +109,8 @@ typedef struct bench_pass { /* a forward pass, ready to run */
 
 trn_status bench_model_open(const bench *b, const char *name, bench_model *out, trn_error *err);
 void bench_model_close(bench_model *model);
-trn_status bench_pass_open(bench_model *model, trn_gpu *gpu, int batch, bool plan_only, bench_pass *out,
-                           trn_error *err);
+trn_status bench_pass_open(bench_model *model, trn_gpu *gpu, trn_precision precision, int batch,
+                           bool plan_only, bench_pass *out, trn_error *err);
 void bench_pass_close(bench_pass *pass);
 /* Runs once; seconds may be NULL. */
 trn_status bench_run(trn_exec *exec, double *seconds, trn_error *err);
@@ -117,8 +120,8 @@ trn_status bench_run(trn_exec *exec, double *seconds, trn_error *err);
 trn_status bench_operators(bench *b, trn_error *err);
 trn_status bench_encoders(bench *b, trn_error *err);
 trn_status bench_trainings(bench *b, trn_error *err);
-/* A step of training into a graph: the encoder with a linear head over its mean, cross entropy, its gradients,
- * AdamW (bench_training.c). */
+/* A step of training into a graph: the encoder with a linear head over its mean, cross entropy, its
+ * gradients, AdamW (bench_training.c). */
 trn_status bench_training_build(trn_encoder *encoder, trn_graph *graph, int batch, trn_error *err);
 trn_status bench_scenes(bench *b, trn_error *err);
 

@@ -51,7 +51,7 @@ static trn_status time_batch(search *s, trn_gpu *gpu, int batch, timing *out, tr
     *out = (timing){.batch = batch};
     bench_process_peak_restart();
     uint64_t start = trn_now_ns();
-    trn_status status = bench_pass_open(&s->model, gpu, batch, false, &pass, err);
+    trn_status status = bench_pass_open(&s->model, gpu, s->b->precision, batch, false, &pass, err);
     if (status == TRN_OK) status = bench_run(pass.exec, NULL, err);
     out->first = (double)(trn_now_ns() - start) * 1e-9;
     if (status == TRN_OK) status = timed_runs(s->b, pass.exec, out, err);
@@ -129,13 +129,12 @@ static void write_members(const search *s, const timing *t, bool best, double fr
 {
     trn_text_add(out, "\"model\": ");
     trn_text_json(out, s->model.name);
-    trn_text_printf(
-        out,
-        ", \"batch\": %d, \"best\": %s, \"dates\": %zu, \"precision\": \"float32\", \"runs\": %d, "
-        "\"seconds_median\": %.6g, \"seconds_min\": %.6g, \"seconds_per_image\": %.6g, "
-        "\"images_per_second\": %.6g, \"cpu_seconds_median\": %.6g",
-        t->batch, best ? "true" : "false", s->model.dates, t->runs, t->median, t->fastest,
-        t->median / t->batch, images_per_second(t), t->cpu);
+    trn_text_printf(out,
+                    ", \"batch\": %d, \"best\": %s, \"dates\": %zu, \"precision\": \"%s\", \"runs\": %d, "
+                    "\"seconds_median\": %.6g, \"seconds_min\": %.6g, \"seconds_per_image\": %.6g, "
+                    "\"images_per_second\": %.6g, \"cpu_seconds_median\": %.6g",
+                    t->batch, best ? "true" : "false", s->model.dates, trn_precision_name(s->b->precision),
+                    t->runs, t->median, t->fastest, t->median / t->batch, images_per_second(t), t->cpu);
     trn_text_printf(out,
                     ", \"gflop\": %.6g, \"gflop_per_second\": %.6g, \"fraction\": %.4g, "
                     "\"first_run_seconds\": %.4g, \"shaders_compiled\": %llu, \"memory_bytes\": %llu, "
@@ -147,13 +146,15 @@ static void write_members(const search *s, const timing *t, bool best, double fr
 
 static trn_status add(const search *s, const timing *t, bool best, trn_error *err)
 {
-    char key[160], dates[32];
+    char key[192], dates[32];
     trn_text members = {0};
     double fraction = t->gflop * 1e9 / t->median / s->b->ceilings.flops;
     if (best)
-        snprintf(key, sizeof key, "encoder %s, batch best%s", s->model.name, dates_text(s, dates));
+        snprintf(key, sizeof key, "encoder %s, batch best%s%s", s->model.name, dates_text(s, dates),
+                 bench_precision_note(s->b));
     else
-        snprintf(key, sizeof key, "encoder %s, batch %d%s", s->model.name, t->batch, dates_text(s, dates));
+        snprintf(key, sizeof key, "encoder %s, batch %d%s%s", s->model.name, t->batch, dates_text(s, dates),
+                 bench_precision_note(s->b));
     write_members(s, t, best, fraction, &members);
     trn_status status =
         bench_add(s->b, "encoder", key, images_per_second(t), "images/s", trn_text_get(&members), err);

@@ -54,10 +54,10 @@ static trn_status set_image(bench_pass *pass, trn_tensor *image, trn_error *err)
     return trn_exec_set(pass->exec, "image", pass->image, err);
 }
 
-trn_status bench_pass_open(bench_model *model, trn_gpu *gpu, int batch, bool plan_only, bench_pass *out,
-                           trn_error *err)
+trn_status bench_pass_open(bench_model *model, trn_gpu *gpu, trn_precision precision, int batch,
+                           bool plan_only, bench_pass *out, trn_error *err)
 {
-    const trn_compile_options compile = {.plan_only = plan_only};
+    const trn_compile_options compile = {.precision = precision, .plan_only = plan_only};
     trn_tensor *image;
     *out = (bench_pass){.graph = trn_graph_create(), .batch = batch};
     if (!out->graph) return trn_fail_memory(err, 0, "a graph");

@@ -16,6 +16,7 @@ typedef struct row {
     double *seconds; /* of each time that it ran */
     size_t timed, capacity;
     double median;
+    double cpu; /* of products: processor seconds of the run with the fewest */
 } row;
 
 typedef struct table {
@@ -138,12 +139,14 @@ static bool all_known(table *t, const trn_exec *exec, const char *model)
 
 /* ---- measuring ---- */
 
-static trn_status run_profiled(table *t, trn_exec *exec, const char *model, trn_error *err)
+static trn_status run_profiled(table *t, trn_exec *exec, const char *model, double *cpu, trn_error *err)
 {
     trn_status status = bench_run(exec, NULL, err);
     trn_exec_profile(exec, true);
     for (int i = 0; status == TRN_OK && i < PASSES; i++) {
+        double before = bench_cpu_seconds();
         status = bench_run(exec, NULL, err);
+        if (cpu) *cpu = TRN_MIN(*cpu, bench_cpu_seconds() - before);
         if (status == TRN_OK) status = take_pass(t, exec, model, i == 0, err);
     }
     return status;
@@ -156,7 +159,7 @@ static trn_status measure_pass(table *t, bench_model *model, int batch, trn_erro
     bench_pass pass;
     trn_status status = bench_gpu_open(t->b, &gpu, err);
     if (status != TRN_OK) return status;
-    status = bench_pass_open(model, gpu, batch, true, &pass, err);
+    status = bench_pass_open(model, gpu, t->b->precision, batch, true, &pass, err);
     double estimate = status == TRN_OK ? trn_exec_summarize(pass.exec).estimated_seconds : 0;
     bool known = status == TRN_OK && all_known(t, pass.exec, model->name);
     bench_pass_close(&pass);
@@ -166,8 +169,8 @@ static trn_status measure_pass(table *t, bench_model *model, int batch, trn_erro
                                  model->name, batch);
     }
     if (status == TRN_OK && !known) {
-        status = bench_pass_open(model, gpu, batch, false, &pass, err);
-        if (status == TRN_OK) status = run_profiled(t, pass.exec, model->name, err);
+        status = bench_pass_open(model, gpu, t->b->precision, batch, false, &pass, err);
+        if (status == TRN_OK) status = run_profiled(t, pass.exec, model->name, NULL, err);
         bench_pass_close(&pass);
     }
     trn_gpu_close(gpu);
@@ -250,20 +253,33 @@ static trn_status parse_product(const char *text, int64_t size[3], trn_error *er
     return TRN_OK;
 }
 
+/* Of the rows from `first` on, the one that has the product itself. */
+static void set_cpu(table *t, size_t first, double cpu)
+{
+    row *most = NULL;
+    for (size_t i = first; i < t->count; i++)
+        if (!most || t->rows[i].flops > most->flops) most = &t->rows[i];
+    if (most) most->cpu = cpu;
+}
+
 static trn_status run_product(table *t, trn_gpu *gpu, trn_graph *graph, const int64_t size[3], trn_error *err)
 {
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(size[0], size[1]));
     trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(size[2], size[1]), fill_weights, NULL);
     trn_output_add(graph, "y", trn_linear(graph, x, w, NULL));
+    const trn_compile_options compile = {.precision = t->b->precision};
     trn_exec *exec = NULL;
+    double cpu = INFINITY;
+    size_t first = t->count;
     trn_shape shape = TRN_SHAPE(size[0], size[1]);
     float *values = malloc((size_t)(size[0] * size[1]) * sizeof *values);
     if (!values) return trn_fail_memory(err, (size_t)(size[0] * size[1]) * sizeof *values, "a product");
     fill_weights(NULL, "x", &shape, values, err);
-    trn_status status = trn_compile(graph, gpu, NULL, &exec, err);
+    trn_status status = trn_compile(graph, gpu, &compile, &exec, err);
     if (status == TRN_OK) status = trn_exec_set(exec, "x", values, err);
     for (int i = 0; status == TRN_OK && i < TRN_MAX(t->b->values->runs / PASSES, 1); i++)
-        status = run_profiled(t, exec, "product", err);
+        status = run_profiled(t, exec, "product", &cpu, err);
+    if (status == TRN_OK) set_cpu(t, first, cpu);
     trn_exec_destroy(exec);
     free(values);
     return status;
@@ -301,7 +317,7 @@ static int compare_shares(const void *x, const void *y)
     return (left < right) - (left > right);
 }
 
-static void write_members(const row *r, double fraction, bool memory, trn_text *out)
+static void write_members(const row *r, double fraction, bool memory, trn_precision precision, trn_text *out)
 {
     trn_text_add(out, "\"operator\": ");
     trn_text_json(out, r->what);
@@ -312,9 +328,11 @@ static void write_members(const row *r, double fraction, bool memory, trn_text *
     trn_text_printf(out,
                     ", \"count\": %zu, \"seconds_median\": %.6g, \"seconds_min\": %.6g, \"flop\": %.6g, "
                     "\"bytes\": %.6g, \"gflop_per_second\": %.6g, \"gbyte_per_second\": %.6g, "
-                    "\"fraction\": %.4g, \"bound\": \"%s\", \"precision\": \"float32\"",
+                    "\"fraction\": %.4g, \"bound\": \"%s\", \"precision\": \"%s\"",
                     r->count, r->median, r->seconds[0], r->flops, r->bytes, r->flops / r->median * 1e-9,
-                    r->bytes / r->median * 1e-9, fraction, memory ? "memory" : "compute");
+                    r->bytes / r->median * 1e-9, fraction, memory ? "memory" : "compute",
+                    trn_precision_name(precision));
+    if (r->cpu > 0) trn_text_printf(out, ", \"cpu_seconds\": %.6g", r->cpu);
 }
 
 static trn_status report_row(bench *b, const row *r, trn_error *err)
@@ -322,8 +340,8 @@ static trn_status report_row(bench *b, const row *r, trn_error *err)
     bool memory;
     double fraction = fraction_of(b, r, &memory);
     trn_text members = {0}, key = {0};
-    write_members(r, fraction, memory, &members);
-    trn_text_printf(&key, "operator %s", r->what);
+    write_members(r, fraction, memory, b->precision, &members);
+    trn_text_printf(&key, "operator %s%s", r->what, bench_precision_note(b));
     trn_status status = members.failed || key.failed ? trn_fail_memory(err, 256, "the report") : TRN_OK;
     if (status == TRN_OK)
         status =

@@ -122,7 +122,7 @@ static trn_status measure(const bench *b, bench_model *model, trn_gpu *gpu, int 
     bench_pass pass;
     step s = {0};
     bench_process_peak_restart();
-    trn_status status = bench_pass_open(model, gpu, batch, false, &pass, err);
+    trn_status status = bench_pass_open(model, gpu, TRN_PRECISION_FLOAT32, batch, false, &pass, err);
     if (status == TRN_OK) status = step_open(b, model, gpu, &pass, &s, err);
     if (status == TRN_OK) status = take_turns(b, &pass, &s, t, err);
     if (status == TRN_OK) {

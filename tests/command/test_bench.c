@@ -57,6 +57,12 @@ static void times_an_encoder(void **state)
     cJSON_Delete(json);
     assert_works(terrane(dir, "", "bench --model galileo-nano --runs 1"));
     assert_true(says("galileo-nano") && says("images/s") && says("GFLOP/s"));
+    assert_works(terrane(dir, "", ENCODER "--precision auto"));
+    json = said_json();
+    bool half = !strcmp(text(json, "precision"), "float16"); /* by the device */
+    if (!half) assert_string_equal(text(json, "precision"), "float32");
+    assert_true(half == (strstr(text(json, "key"), ", float16") != NULL));
+    cJSON_Delete(json);
     assert_holds(dir, "");
 }
 
