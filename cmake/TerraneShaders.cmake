@@ -1,6 +1,15 @@
 # The build compiles every shader with its default macros, for both ways to reach buffers, so that a broken shader breaks the
-# build. (At run time libshaderc compiles what a device needs.)
+# build. (At run time libshaderc compiles what a device needs.) Those of cooperative matrices are left out where glslc does not
+# know them: there they come from a shader pack.
 find_program(GLSLC glslc REQUIRED)
+if(NOT DEFINED TRN_GLSLC_KNOWS_MATRIX)
+  set(probe ${CMAKE_BINARY_DIR}/generated/matrix_probe)
+  file(WRITE ${probe}.comp "#version 460\n#extension GL_KHR_memory_scope_semantics : require\n"
+                           "#extension GL_KHR_cooperative_matrix : require\nvoid main() {}\n")
+  execute_process(COMMAND ${GLSLC} --target-env=vulkan1.2 -o ${probe}.spv ${probe}.comp RESULT_VARIABLE result ERROR_QUIET)
+  string(COMPARE EQUAL "${result}" 0 knows)
+  set(TRN_GLSLC_KNOWS_MATRIX ${knows} CACHE INTERNAL "")
+endif()
 
 function(trn_check_shaders)
   file(GLOB shaders CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/shaders/*.comp)
@@ -8,7 +17,11 @@ function(trn_check_shaders)
   foreach(shader ${shaders})
     get_filename_component(name ${shader} NAME_WE)
     file(STRINGS ${shader} needs_addresses REGEX "#include \"wide.glsl\"|buffer_reference")
+    file(STRINGS ${shader} needs_matrix REGEX "GL_KHR_cooperative_matrix")
     set(accesses address storage)
+    if(needs_matrix AND NOT TRN_GLSLC_KNOWS_MATRIX)
+      continue()
+    endif()
     if(needs_addresses)
       set(accesses address)
     endif()

@@ -573,6 +573,7 @@ static trn_status open_device(trn_gpu *gpu, const trn_gpu_options *options, trn_
     trn_memory_open(gpu);
     status = trn_pipelines_open(gpu, err);
     if (status != TRN_OK) return status;
+    trn_pack_open(gpu);
     trn_tuning_open(gpu);
     trn_log(TRN_LOG_DEBUG, "device %d: %s, %s, %s access%s", gpu->info.index, gpu->info.name,
             gpu->info.driver, gpu->access == TRN_ACCESS_ADDRESS ? "address" : "storage",
@@ -607,19 +608,21 @@ trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out, trn_error
 void trn_gpu_close(trn_gpu *gpu)
 {
     if (!gpu) return;
+    if (gpu->target) trn_kernels_close(gpu);
     if (gpu->device) {
         /* a failure means that the device is lost: all is freed the same */
         if (gpu->submitted) gpu->vk.vkDeviceWaitIdle(gpu->device);
         trn_tuning_close(gpu);
         trn_staging_close(gpu);
         trn_pipelines_close(gpu);
-        trn_shader_close(gpu);
         trn_memory_close(gpu);
         if (gpu->timeline) gpu->vk.vkDestroySemaphore(gpu->device, gpu->timeline, NULL);
         gpu->vk.vkDestroyDevice(gpu->device, NULL);
     }
     unsigned long long messages = gpu->instance ? atomic_load(&gpu->instance->messages) : 0;
     if (messages) trn_log(TRN_LOG_ERROR, "%llu Vulkan validation messages on %s", messages, gpu->info.name);
+    trn_shader_close(gpu);
+    trn_shader_pack_free(gpu->pack);
     trn_instance_destroy(gpu->instance);
     free(gpu);
 }

@@ -39,8 +39,8 @@ typedef enum trn_quirk {
         1 << 5, /* the size of its heap means nothing: device memory is the host's (llvmpipe) */
 } trn_quirk;
 
-/* Matrices that the invocations of a subgroup multiply together: m by k and k by n values of float16 into m by
- * n sums of float32. */
+/* Matrices that the invocations of a subgroup multiply together: m by k and k by n values of float16 into m
+ * by n sums of float32. */
 typedef struct trn_matrix_shape {
     uint32_t m, n, k;
 } trn_matrix_shape;
@@ -87,8 +87,8 @@ typedef struct trn_gpu_options {
     bool validation;    /* or $TERRANE_VALIDATE=1: enables the Khronos layer; its warnings and errors fail the
                            call that meets them; $TERRANE_VALIDATE=abort: they end the process, for test runs */
     bool no_disk_cache; /* or $TERRANE_DISABLE=shader-cache: neither reads nor writes the cache folder */
-    bool statistics;       /* kernels are compiled so that trn_gpu_kernel_statistics can tell of them;
-                              TRN_ERR_UNSUPPORTED when the driver tells nothing */
+    bool statistics;    /* kernels are compiled so that trn_gpu_kernel_statistics can tell of them;
+                           TRN_ERR_UNSUPPORTED when the driver tells nothing */
     double submit_seconds; /* target length of one submission; 0: 0.1 */
     /* fault injection for tests: the n-th submission reports device lost, the n-th allocation of device
      * memory fails; 0 = never */
@@ -168,8 +168,8 @@ typedef struct trn_kernel trn_kernel; /* owned by the gpu, lives until trn_gpu_c
  * log. */
 trn_status trn_gpu_kernel(trn_gpu *gpu, const trn_kernel_desc *desc, const trn_kernel **out, trn_error *err);
 
-/* What the driver's compiler tells of a kernel: registers, spills and the like, in its own words. A driver may
- * make several programs of one kernel, of which it runs one. */
+/* What the driver's compiler tells of a kernel: registers, spills and the like, in its own words. A driver
+ * may make several programs of one kernel, of which it runs one. */
 typedef struct trn_kernel_statistic {
     int program;
     char program_name[64], name[64]; /* "SIMD16 compute shader", "VGPRs" */
@@ -181,6 +181,28 @@ trn_status trn_gpu_kernel_statistics(trn_gpu *gpu, const trn_kernel *kernel, trn
 
 /* Changes when the text of the shader does, or of what it includes; 0 when there is none of this name. */
 uint64_t trn_gpu_shader_hash(const char *shader);
+
+/* ---- shader packs: what needs a newer shader compiler, compiled on another machine ---- */
+
+/* Whether kernels of cooperative matrices can be had: the shader compiler knows GL_KHR_cooperative_matrix, or
+ * there is a pack: $TERRANE_SHADER_PACK, else share/terrane/shaders where Terrane is installed, else
+ * shader-pack in the cache folder. why_not says what is missing. */
+bool trn_gpu_has_matrix_kernels(const trn_gpu *gpu, char why_not[128]);
+/* Whether trn_gpu_kernel finds a compiler or a pack for it. */
+bool trn_gpu_kernel_known(trn_gpu *gpu, const trn_kernel_desc *desc);
+
+typedef struct trn_shader_pack trn_shader_pack;
+/* A pack to be written into folder dir, which is made. TRN_ERR_UNSUPPORTED when the shader compiler here is
+ * too old for it. */
+trn_status trn_shader_pack_create(const char *dir, trn_shader_pack **out, trn_error *err);
+size_t trn_shader_pack_count(const trn_shader_pack *pack);                /* kernels */
+trn_status trn_shader_pack_finish(trn_shader_pack *pack, trn_error *err); /* writes the index */
+void trn_shader_pack_free(trn_shader_pack *pack);                         /* NULL is fine */
+/* A device that is only described: graphs may be lowered for it and their kernels asked for, which puts those
+ * that need a pack into this one. Nothing else can be done with it. Closed by trn_gpu_close, before the pack.
+ */
+trn_status trn_gpu_open_target(const trn_device_info *info, trn_access access, trn_shader_pack *pack,
+                               trn_gpu **out, trn_error *err);
 
 /* ---- programs ---- */
 

@@ -146,6 +146,23 @@ trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const cha
 /* What tells one kernel of a device from another, and its place in the disk cache. */
 bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint8_t key[32]);
 void trn_shader_close(trn_gpu *gpu);
+const char *trn_shader_text(const char *name); /* of a file in shaders/, or NULL */
+uint64_t trn_shader_include_hash(trn_gpu *gpu);
+uint32_t trn_shader_subgroup_size(const trn_gpu *gpu, const trn_kernel_desc *desc);
+trn_status trn_shader_compile(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint32_t **words,
+                              size_t *bytes, trn_error *err);
+
+/* ---- pack.c ---- */
+
+/* Whether the text asks for cooperative matrices: then its SPIR-V may come from a pack. */
+bool trn_shader_needs_matrix(const char *text);
+bool trn_shader_compiler_knows_matrix(void); /* asked once in a process */
+void trn_pack_open(trn_gpu *gpu);            /* looks for a pack; gpu->pack stays NULL when there is none */
+/* From the pack of the gpu. malloc'd. */
+trn_status trn_pack_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint32_t **words,
+                          size_t *bytes, trn_error *err);
+/* Into the pack that the gpu is a target of, when the kernel needs a pack. */
+trn_status trn_pack_add(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, trn_error *err);
 
 /* ---- spirv.c ---- */
 
@@ -154,8 +171,12 @@ void trn_shader_close(trn_gpu *gpu);
 trn_status trn_spirv_check(const trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
                            size_t count, trn_error *err);
 
+/* Invocations of a work group along its first axis; 0: not told. Of words that were checked. */
+uint32_t trn_spirv_group_width(const uint32_t *words, size_t count);
+
 trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err);
 void trn_pipelines_close(trn_gpu *gpu);
+void trn_kernels_close(trn_gpu *gpu); /* of the above, what a device that is only described has too */
 
 /* ---- cache.c ---- */
 
@@ -231,6 +252,8 @@ struct trn_gpu {
 
     struct shaderc_compiler *compiler;
     uint64_t include_hash;
+    trn_shader_pack *pack;   /* kernels compiled elsewhere, or NULL */
+    trn_shader_pack *target; /* not NULL: the device is only described, and its kernels go there */
     VkPipelineCache pipeline_cache;
     bool pipeline_cache_changed;
     VkDescriptorSetLayout set_layouts[TRN_MAX_BINDINGS + 1];

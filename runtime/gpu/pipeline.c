@@ -68,17 +68,22 @@ static void save_cache(trn_gpu *gpu)
     free(data);
 }
 
-void trn_pipelines_close(trn_gpu *gpu)
+void trn_kernels_close(trn_gpu *gpu)
 {
-    bool keep = gpu->pipeline_cache && gpu->disk_cache && !gpu->statistics && !gpu->lost;
-    if (keep && gpu->pipeline_cache_changed) save_cache(gpu);
     for (size_t i = 0; i < gpu->kernel_count; i++) {
-        gpu->vk.vkDestroyPipeline(gpu->device, gpu->kernels[i]->pipeline, NULL);
+        if (gpu->device) gpu->vk.vkDestroyPipeline(gpu->device, gpu->kernels[i]->pipeline, NULL);
         free(gpu->kernels[i]->name);
         free(gpu->kernels[i]);
     }
     free(gpu->kernels);
     free(gpu->kernels_warm);
+}
+
+void trn_pipelines_close(trn_gpu *gpu)
+{
+    bool keep = gpu->pipeline_cache && gpu->disk_cache && !gpu->statistics && !gpu->lost;
+    if (keep && gpu->pipeline_cache_changed) save_cache(gpu);
+    trn_kernels_close(gpu);
     for (int i = 0; i <= TRN_MAX_BINDINGS; i++) {
         gpu->vk.vkDestroyPipelineLayout(gpu->device, gpu->pipeline_layouts[i], NULL);
         gpu->vk.vkDestroyDescriptorSetLayout(gpu->device, gpu->set_layouts[i], NULL);
@@ -101,11 +106,14 @@ static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, con
         .requiredSubgroupSize = desc->subgroup_size};
     bool require = desc->subgroup_size && desc->subgroup_size >= gpu->info.subgroup_min &&
                    desc->subgroup_size <= gpu->info.subgroup_max;
+    bool full = require && gpu->detail.full_subgroups &&
+                trn_spirv_group_width(words, bytes / 4) % desc->subgroup_size == 0;
     VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .flags = VK_PIPELINE_CREATE_DISPATCH_BASE_BIT,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = require ? &required : NULL,
+                  .flags = full ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main"},
@@ -138,6 +146,7 @@ static trn_status build(trn_gpu *gpu, const trn_kernel_desc *desc, const char *t
 {
     uint32_t *words = NULL;
     size_t bytes = 0;
+    if (gpu->target) return trn_pack_add(gpu, desc, text, err);
     trn_status status = trn_shader_spirv(gpu, desc, text, kernel->key, &words, &bytes, err);
     if (status == TRN_OK) status = trn_spirv_check(gpu, desc, words, bytes / 4, err);
     if (status == TRN_OK) status = create_pipeline(gpu, desc, words, bytes, &kernel->pipeline, err);
@@ -179,7 +188,7 @@ trn_status trn_gpu_kernel_from_text(trn_gpu *gpu, const trn_kernel_desc *desc, c
     return TRN_OK;
 fail:
     if (kernel) {
-        gpu->vk.vkDestroyPipeline(gpu->device, kernel->pipeline, NULL);
+        if (gpu->device) gpu->vk.vkDestroyPipeline(gpu->device, kernel->pipeline, NULL);
         free(kernel->name);
     }
     free(kernel);

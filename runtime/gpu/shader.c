@@ -15,9 +15,15 @@ static const trn_embedded_file *find_file(const char *name)
     return NULL;
 }
 
+const char *trn_shader_text(const char *name)
+{
+    const trn_embedded_file *file = name ? find_file(name) : NULL;
+    return file ? file->text : NULL;
+}
+
 /* ---- keys ---- */
 
-static uint64_t include_hash(trn_gpu *gpu)
+uint64_t trn_shader_include_hash(trn_gpu *gpu)
 {
     if (gpu->include_hash) return gpu->include_hash;
     uint64_t hash = TRN_FNV_SEED;
@@ -29,7 +35,7 @@ static uint64_t include_hash(trn_gpu *gpu)
     return gpu->include_hash = hash;
 }
 
-static uint32_t subgroup_size_of(const trn_gpu *gpu, const trn_kernel_desc *desc)
+uint32_t trn_shader_subgroup_size(const trn_gpu *gpu, const trn_kernel_desc *desc)
 {
     bool can = desc->subgroup_size && desc->subgroup_size >= gpu->info.subgroup_min &&
                desc->subgroup_size <= gpu->info.subgroup_max;
@@ -43,9 +49,10 @@ bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
     trn_text all = {0};
     shaderc_get_spv_version(&version, &revision);
     trn_text_printf(&all, "terrane %s shader 1\nspirv %u.%u includes %016llx\n", TRN_VERSION, version,
-                    revision, (unsigned long long)include_hash(gpu));
+                    revision, (unsigned long long)trn_shader_include_hash(gpu));
     trn_text_printf(&all, "access %d subgroup %u required %u driver %u quirks %u\n", (int)gpu->access,
-                    subgroup_size_of(gpu, desc), desc->subgroup_size, gpu->info.driver_id, gpu->info.quirks);
+                    trn_shader_subgroup_size(gpu, desc), desc->subgroup_size, gpu->info.driver_id,
+                    gpu->info.quirks);
     trn_text_printf(&all, "buffers %d scalars %d\n%s\n", desc->buffers, desc->scalars, desc->shader);
     for (int i = 0; i < desc->macro_count; i++)
         trn_text_printf(&all, "#%s=%s\n", desc->macros[i].name,
@@ -131,12 +138,15 @@ static void define(shaderc_compile_options_t options, const char *name, const ch
     shaderc_compile_options_add_macro_definition(options, name, strlen(name), value, strlen(value));
 }
 
-static void define_device(const trn_gpu *gpu, const trn_kernel_desc *desc, shaderc_compile_options_t options)
+/* Kernels that packs may hold depend on no more of the device than a pack's keys tell. */
+static void define_device(const trn_gpu *gpu, const trn_kernel_desc *desc, bool packable,
+                          shaderc_compile_options_t options)
 {
     char text[64];
     if (gpu->access == TRN_ACCESS_ADDRESS) define(options, "TRN_ADDRESS", "1");
-    snprintf(text, sizeof text, "%u", subgroup_size_of(gpu, desc));
+    snprintf(text, sizeof text, "%u", trn_shader_subgroup_size(gpu, desc));
     define(options, "TRN_SUBGROUP_SIZE", text);
+    if (packable) return;
     if (gpu->info.type == TRN_DEVICE_CPU && gpu->info.driver_id == VK_DRIVER_ID_MESA_LLVMPIPE)
         define(options, "TRN_CPU_LANES", "1");
     for (unsigned bit = 0; trn_quirk_name(bit); bit++) {
@@ -146,7 +156,7 @@ static void define_device(const trn_gpu *gpu, const trn_kernel_desc *desc, shade
     }
 }
 
-static shaderc_compile_options_t make_options(const trn_gpu *gpu, const trn_kernel_desc *desc,
+static shaderc_compile_options_t make_options(const trn_gpu *gpu, const trn_kernel_desc *desc, bool packable,
                                               trn_kernel_desc *user)
 {
     shaderc_compile_options_t options = shaderc_compile_options_initialize();
@@ -160,7 +170,7 @@ static shaderc_compile_options_t make_options(const trn_gpu *gpu, const trn_kern
      * for code that runs no faster. */
     shaderc_compile_options_set_optimization_level(options, shaderc_optimization_level_zero);
     shaderc_compile_options_set_include_callbacks(options, resolve, release, user);
-    define_device(gpu, desc, options);
+    define_device(gpu, desc, packable, options);
     for (int i = 0; i < desc->macro_count; i++)
         define(options, desc->macros[i].name, desc->macros[i].value ? desc->macros[i].value : "");
     return options;
@@ -182,12 +192,13 @@ static trn_status take_result(shaderc_compilation_result_t result, const trn_ker
     return TRN_OK;
 }
 
-static trn_status compile(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint32_t **words,
-                          size_t *bytes, trn_error *err)
+trn_status trn_shader_compile(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint32_t **words,
+                              size_t *bytes, trn_error *err)
 {
     trn_kernel_desc user = *desc;
     if (!gpu->compiler) gpu->compiler = shaderc_compiler_initialize();
-    shaderc_compile_options_t options = gpu->compiler ? make_options(gpu, desc, &user) : NULL;
+    bool packable = trn_shader_needs_matrix(text);
+    shaderc_compile_options_t options = gpu->compiler ? make_options(gpu, desc, packable, &user) : NULL;
     if (!options) return trn_fail_memory(err, 0, "the shader compiler");
     uint64_t start = trn_now_ns();
     shaderc_compilation_result_t result = shaderc_compile_into_spv(
@@ -214,7 +225,9 @@ trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const cha
         *words = data;
         return TRN_OK;
     }
-    trn_status status = compile(gpu, desc, text, words, bytes, err);
+    if (trn_shader_needs_matrix(text) && !trn_shader_compiler_knows_matrix())
+        return trn_pack_spirv(gpu, desc, text, words, bytes, err);
+    trn_status status = trn_shader_compile(gpu, desc, text, words, bytes, err);
     if (status == TRN_OK && gpu->disk_cache) trn_cache_store(folder, name, *words, *bytes);
     return status;
 }

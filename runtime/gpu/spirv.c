@@ -4,10 +4,12 @@
 enum { HEADER = 5, MAGIC = 0x07230203 };
 /* numbers of the SPIR-V specification */
 enum {
+    OP_ENTRY_POINT = 15,
     OP_EXECUTION_MODE = 16,
     OP_TYPE_POINTER = 32,
     OP_DECORATE = 71,
     OP_MEMBER_DECORATE = 72,
+    MODEL_COMPUTE = 5,
     MODE_LOCAL_SIZE = 17,
     DECORATION_BINDING = 33,
     DECORATION_OFFSET = 35,
@@ -60,14 +62,38 @@ static trn_status check_instruction(const trn_gpu *gpu, const trn_kernel_desc *d
     return TRN_OK;
 }
 
+uint32_t trn_spirv_group_width(const uint32_t *words, size_t count)
+{
+    for (size_t at = HEADER; at < count; at += words[at] >> 16) {
+        const uint32_t *op = words + at;
+        if ((op[0] & 0xffff) == OP_EXECUTION_MODE && op[0] >> 16 >= 6 && op[2] == MODE_LOCAL_SIZE)
+            return op[3];
+    }
+    return 0;
+}
+
+/* Whether it is a compute shader with the entry that pipelines name. */
+static bool has_main(const uint32_t *words, size_t count)
+{
+    const uint32_t main_text = 'm' | 'a' << 8 | 'i' << 16 | (uint32_t)'n' << 24;
+    for (size_t at = HEADER; at < count; at += words[at] >> 16) {
+        const uint32_t *op = words + at;
+        if ((op[0] & 0xffff) == OP_ENTRY_POINT && op[0] >> 16 >= 5 && op[1] == MODEL_COMPUTE &&
+            op[3] == main_text && op[4] == 0)
+            return true;
+    }
+    return false;
+}
+
 trn_status trn_spirv_check(const trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
                            size_t count, trn_error *err)
 {
     bool whole = count > HEADER && words[0] == MAGIC;
     for (size_t at = HEADER; whole && at < count; at += words[at] >> 16)
         whole = words[at] >> 16 && words[at] >> 16 <= count - at;
-    if (!whole)
-        return trn_fail(err, TRN_ERR_INTERNAL, "shader %s: what the compiler gave is not SPIR-V",
+    if (!whole || !has_main(words, count))
+        return trn_fail(err, TRN_ERR_INTERNAL,
+                        "shader %s: what the compiler or a shader pack gave is not SPIR-V of it",
                         desc->shader);
     uint32_t pushed = push_struct(words, count);
     trn_status status = TRN_OK;

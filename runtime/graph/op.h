@@ -108,6 +108,11 @@ void trn_lower_holds_half(trn_tensor *extra);
 /* For trn_op.half: all operands and the result; input 0 and the result. */
 bool trn_half_takes_any(const trn_lower *lower, const trn_node *node, int which);
 bool trn_half_takes_first(const trn_lower *lower, const trn_node *node, int which);
+/* Steps from now on; whether trn_gpu_kernel finds a compiler or a shader pack for all of them; and taking
+ * them back, when they are no setup steps. */
+size_t trn_lower_mark(const trn_lower *lower);
+bool trn_lower_knows_since(const trn_lower *lower, size_t mark);
+void trn_lower_back_to(trn_lower *lower, size_t mark);
 /* groups of a one-dimensional dispatch of `count` work groups, as terrane.glsl's GROUP_INDEX expects */
 void trn_lower_groups(trn_step *step, int64_t count);
 

@@ -27,21 +27,22 @@ enum {
 /* How a kernel cuts the product. */
 typedef struct trn_matmul_tiling trn_matmul_tiling;
 struct trn_matmul_tiling {
-    char name[48];          /* "tiles 64x64x16": what tuning and tests know it by */
-    const char *shader;     /* in shaders/ */
-    const char *variant;    /* of the operator's table */
-    const char *reason;     /* why it is offered, for explain */
-    bool hopeless;          /* correct, but never fast on this kind of device: tuning passes over it */
-    bool cpu;               /* a work group is a subgroup that reads b through caches */
-    int bm, bn, bk;         /* values of a work group, and of K between two looks at memory */
-    int tm, tn;             /* values of an invocation */
-    int lanes;              /* invocations of a work group */
-    uint32_t subgroup_size; /* required; 0: any */
-    int64_t k_limit;        /* longest sum of one invocation where loops are limited */
-    bool vec4;
-    bool a_columns; /* a is read as [K,M]; else a copy of it is */
-    bool panels; /* b is read in panels of bn columns, packed when the graph is compiled if b is constant */
-    bool packs;  /* although the kernel could read b as it lies */
+    char name[48];           /* "tiles 64x64x16": what tuning and tests know it by */
+    const char *shader;      /* in shaders/ */
+    const char *variant;     /* of the operator's table */
+    const char *reason;      /* why it is offered, for explain */
+    bool hopeless;           /* correct, but never fast on this kind of device: tuning passes over it */
+    bool cpu;                /* a work group is a subgroup that reads b through caches */
+    int bm, bn, bk;          /* values of a work group, and of K between two looks at memory */
+    int tm, tn;              /* values of an invocation, or of a subgroup that shares them */
+    int lanes;               /* invocations of a work group */
+    uint32_t subgroup_size;  /* required; 0: any */
+    int64_t k_limit;         /* longest sum of one invocation where loops are limited */
+    int stages;              /* tiles that lie in shared memory at once: 1 or 2 */
+    trn_matrix_shape matrix; /* of a cooperative matrix; tm and tn are then of a subgroup */
+    bool a_columns;          /* a is read as [K,M]; else a copy of it is */
+    bool panels;             /* b is read in panels of bn columns, packed once if b is constant */
+    bool packs;              /* although the kernel could read b as it lies */
     /* adds the macros of the shader, and its scalars behind the common ones */
     void (*finish)(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *tiling);
 };

@@ -1,14 +1,18 @@
 /* Matrix products on GPUs: tiles in shared memory, and cooperative matrices. */
 #include "matmul.h"
 
-enum { MANY_TILES = 64 }; /* of 128x128: then these pay */
+enum {
+    MANY_TILES = 64, /* of the largest size: then they pay */
+    SPLIT_K = 512,   /* then sums may be made in parts */
+    FEW_ROWS = 16,   /* products of so few rows wait for b, whatever the tile */
+};
+enum { AMD = 0x1002, NVIDIA = 0x10de, INTEL = 0x8086, APPLE = 0x106b };
 
 bool trn_matmul_matrix_applies(const trn_gpu *gpu, char why_not[128])
 {
     if (!trn_gpu_info(gpu)->cooperative_matrix)
         return trn_variant_say(why_not, "the device has no cooperative matrices");
-    return trn_variant_say(why_not,
-                           "not built yet: needs a shader compiler that knows GL_KHR_cooperative_matrix");
+    return trn_gpu_has_matrix_kernels(gpu, why_not);
 }
 
 bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128])
@@ -19,71 +23,246 @@ bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128])
                            info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
 }
 
-static void finish_tiles(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
+/* Two tiles in shared memory save a barrier for each. */
+static bool choose_stages(const trn_device_info *info, trn_matmul_tiling *t, int64_t stage_bytes,
+                          int64_t other_bytes)
 {
-    trn_matmul_macro(lower, step, "TM", t->tm);
-    trn_matmul_macro(lower, step, "TN", t->tn);
+    int64_t room = (int64_t)info->shared_memory_bytes - other_bytes;
+    t->stages = 2 * stage_bytes <= room ? 2 : 1;
+    return stage_bytes <= room && t->lanes <= (int)info->max_invocations;
+}
+
+static int64_t tiles_of(const trn_matmul_attr *attr, const trn_matmul_tiling *t)
+{
+    return attr->batch * ((attr->m + t->bm - 1) / t->bm) * ((attr->n + t->bn - 1) / t->bn);
+}
+
+/* The row that suits without a measurement: the first whose tiles, each cut along K, are many enough. */
+static int preferred_of(const trn_matmul_attr *attr, const trn_matmul_tiling *list, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (tiles_of(attr, &list[i]) * (1 + attr->k / SPLIT_K) >= MANY_TILES) return i;
+    }
+    return count - 1;
+}
+
+static void to_front(trn_matmul_tiling *list, int i)
+{
+    trn_matmul_tiling first = list[i];
+    for (; i > 0; i--)
+        list[i] = list[i - 1];
+    list[0] = first;
+}
+
+/* Values that lie side by side in a row of a, and of b. */
+static int64_t row_of_a(const trn_matmul_attr *attr)
+{
+    return attr->a_columns ? attr->m : attr->k;
+}
+
+static int64_t row_of_b(const trn_matmul_attr *attr)
+{
+    return attr->b_rows ? attr->n : attr->k;
+}
+
+static void common_macros(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
+{
     if (trn_matmul_attr_of(node)->b_rows) trn_matmul_macro(lower, step, "B_ROWS", 1);
     if (t->a_columns) trn_matmul_macro(lower, step, "A_COLUMNS", 1);
     trn_matmul_macro(lower, step, "BM", t->bm);
     trn_matmul_macro(lower, step, "BN", t->bn);
     trn_matmul_macro(lower, step, "BK", t->bk);
-    if (t->vec4) trn_matmul_macro(lower, step, "VEC4", 1);
+    trn_matmul_macro(lower, step, "STAGES", t->stages);
 }
 
-static bool fits_large(const trn_device_info *info)
+/* ---- tiles ---- */
+
+/* Those of 128 by 128 need 120 registers and more: too many for Intel and for small GPUs. */
+static const struct {
+    int bm, bn, bk, tm, tn;
+    bool large;
+} tile_sizes[] = {
+    {128, 128, 16, 8, 8, true}, {128, 64, 16, 8, 4, false}, {64, 64, 16, 4, 4, false},
+    {64, 64, 16, 8, 8, false},  {32, 32, 16, 4, 4, false},  {16, 64, 32, 4, 4, false},
+};
+enum { SIZE_MIDDLE = 2, SIZE_FEW_INVOCATIONS = 3, SIZE_FEW_ROWS = 5 };
+
+static void finish_tiles(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
 {
-    return info->shared_memory_bytes >= 32768 && info->max_invocations >= 256;
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    common_macros(lower, step, node, t);
+    trn_matmul_macro(lower, step, "TM", t->tm);
+    trn_matmul_macro(lower, step, "TN", t->tn);
+    if (row_of_a(attr) % 4 == 0) trn_matmul_macro(lower, step, "VEC4_A", 1);
+    if (row_of_b(attr) % 4 == 0) trn_matmul_macro(lower, step, "VEC4_B", 1);
 }
 
-/* The size of tile that suits without a measurement. */
-static int preferred_tile(const trn_device_info *info, const trn_matmul_attr *attr)
+static bool tile_tiling(const trn_device_info *info, const trn_matmul_attr *attr, size_t size,
+                        trn_matmul_tiling *t)
 {
-    const uint32_t amd = 0x1002, nvidia = 0x10de;
-    bool big = info->vendor_id == amd || info->vendor_id == nvidia;
-    bool many = attr->batch * ((attr->m + 127) / 128) * ((attr->n + 127) / 128) >= MANY_TILES;
-    return big && many && fits_large(info) ? 128 : 64;
-}
-
-static trn_matmul_tiling shared_tiling(const trn_device_info *info, const trn_matmul_attr *attr, int size)
-{
-    trn_matmul_tiling t = {.shader = "matmul_tiles.comp",
-                           .variant = "tiles",
-                           .reason = "shared memory",
-                           .hopeless = info->type == TRN_DEVICE_CPU,
-                           .bm = size,
-                           .bn = size,
-                           .bk = 16,
-                           .tm = 4,
-                           .tn = 4,
-                           .a_columns = attr->a_columns,
-                           .finish = finish_tiles};
-    if (size == 128 || info->max_invocations < 256)
-        t.tm = t.tn = 8;
-    else if (attr->m <= 16)
-        t.bm = 16, t.tm = 1;
-    t.lanes = t.bm / t.tm * (t.bn / t.tn);
-    t.vec4 = (attr->a_columns ? attr->m : attr->k) % 4 == 0 && (attr->b_rows ? attr->n : attr->k) % 4 == 0;
+    *t = (trn_matmul_tiling){.shader = "matmul_tiles.comp",
+                             .variant = "tiles",
+                             .reason = "shared memory",
+                             .hopeless = info->type == TRN_DEVICE_CPU,
+                             .bm = tile_sizes[size].bm,
+                             .bn = tile_sizes[size].bn,
+                             .bk = tile_sizes[size].bk,
+                             .tm = tile_sizes[size].tm,
+                             .tn = tile_sizes[size].tn,
+                             .a_columns = attr->a_columns,
+                             .finish = finish_tiles};
+    t->lanes = t->bm / t->tm * (t->bn / t->tn);
     /* twice: a driver may count a loop's last check as a round, and need not unroll what is asked to be
      * unrolled */
-    int loads = (t.bm * t.bk + t.lanes - 1) / t.lanes + (t.bn * t.bk + t.lanes - 1) / t.lanes;
-    int rounds = 2 * (1 + loads + t.bk);
-    t.k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS / rounds) * t.bk;
-    snprintf(t.name, sizeof t.name, "tiles %dx%dx%d", t.bm, t.bn, t.bk);
-    return t;
+    int loads = ((t->bm + t->bn) * t->bk / 16 + t->lanes - 1) / t->lanes;
+    int rounds = 2 * (1 + 10 * loads + t->bk);
+    t->k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS / rounds) * t->bk;
+    snprintf(t->name, sizeof t->name, "tiles %dx%dx%d by %dx%d", t->bm, t->bn, t->bk, t->tm, t->tn);
+    return choose_stages(info, t, 16LL * t->bk * (t->bm / 4 + 1 + t->bn / 4 + 1), 0);
+}
+
+/* Sizes that tuning may measure on the device; all on a CPU, where only tests run them. */
+static bool suits(const trn_device_info *info, size_t size)
+{
+    bool strong = info->vendor_id == AMD || info->vendor_id == NVIDIA || info->vendor_id == APPLE;
+    return strong || info->type == TRN_DEVICE_CPU || !tile_sizes[size].large;
+}
+
+static size_t preferred_size(const trn_device_info *info, const trn_matmul_attr *attr)
+{
+    bool strong = info->vendor_id == AMD || info->vendor_id == NVIDIA;
+    bool room = info->shared_memory_bytes >= 32768 && info->max_invocations >= 256;
+    const trn_matmul_tiling large = {.bm = tile_sizes[0].bm, .bn = tile_sizes[0].bn};
+    if (attr->m <= FEW_ROWS) return SIZE_FEW_ROWS;
+    if (strong && room && tiles_of(attr, &large) >= MANY_TILES) return 0;
+    return info->max_invocations < 256 ? SIZE_FEW_INVOCATIONS : SIZE_MIDDLE;
+}
+
+static int tile_tilings(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
+                        int room)
+{
+    int count = 0, first = 0;
+    size_t preferred = preferred_size(info, attr);
+    for (size_t size = 0; size < TRN_COUNT(tile_sizes) && count < room; size++) {
+        if (!suits(info, size) || !tile_tiling(info, attr, size, &out[count])) continue;
+        if (size == preferred) first = count;
+        count++;
+    }
+    if (count) to_front(out, first);
+    return count;
+}
+
+/* ---- cooperative matrices ---- */
+
+static const struct {
+    int bm, bn, bk, wm, wn;
+} matrix_sizes[] = {
+    {128, 128, 32, 64, 64}, {256, 128, 32, 64, 64}, {128, 128, 32, 64, 32},
+    {128, 64, 32, 32, 32},  {64, 64, 32, 32, 32},   {32, 64, 32, 16, 32},
+};
+
+enum { SIZE_SMALL_MATRIX = 4 };
+
+static int even_width(int64_t row)
+{
+    return row % 8 == 0 ? 8 : row % 4 == 0 ? 4 : 1;
+}
+
+static void finish_matrix(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
+{
+    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
+    common_macros(lower, step, node, t);
+    trn_matmul_macro(lower, step, "WM", t->tm);
+    trn_matmul_macro(lower, step, "WN", t->tn);
+    trn_matmul_macro(lower, step, "CM", (int)t->matrix.m);
+    trn_matmul_macro(lower, step, "CN", (int)t->matrix.n);
+    trn_matmul_macro(lower, step, "CK", (int)t->matrix.k);
+    trn_matmul_macro(lower, step, "WIDTH_A", even_width(row_of_a(attr)));
+    trn_matmul_macro(lower, step, "WIDTH_B", even_width(row_of_b(attr)));
+}
+
+/* The device's largest matrix, up to 16 by 16 by 16, that divides the tiles. */
+static bool choose_matrix(const trn_device_info *info, trn_matrix_shape *out)
+{
+    uint32_t best = 0;
+    for (int i = 0; i < info->matrix_count; i++) {
+        const trn_matrix_shape *s = &info->matrices[i];
+        bool fits = s->m && s->n && s->k && 16 % s->m == 0 && 16 % s->n == 0 && 16 % s->k == 0 && s->m >= 8 &&
+                    s->n >= 8 && s->k >= 8;
+        if (!fits || s->m * s->n * s->k <= best) continue;
+        best = s->m * s->n * s->k;
+        *out = *s;
+    }
+    return best > 0;
+}
+
+/* Subgroups of this size multiply matrices; 0: it is not known. Intel's GPUs do so with their smallest ones.
+ */
+static uint32_t matrix_subgroup(const trn_device_info *info)
+{
+    if (info->vendor_id == INTEL) return info->subgroup_min;
+    return info->subgroup_size;
+}
+
+static bool matrix_tiling(const trn_device_info *info, const trn_matmul_attr *attr, size_t size,
+                          const trn_matrix_shape *matrix, trn_matmul_tiling *t)
+{
+    *t = (trn_matmul_tiling){.shader = "matmul_matrix.comp",
+                             .variant = "matrix",
+                             .reason = "cooperative matrices",
+                             .hopeless = info->quirks & TRN_QUIRK_EMULATED_MATRIX,
+                             .bm = matrix_sizes[size].bm,
+                             .bn = matrix_sizes[size].bn,
+                             .bk = matrix_sizes[size].bk,
+                             .tm = matrix_sizes[size].wm,
+                             .tn = matrix_sizes[size].wn,
+                             .matrix = *matrix,
+                             .subgroup_size = matrix_subgroup(info),
+                             .a_columns = attr->a_columns,
+                             .finish = finish_matrix};
+    int subgroups = t->bm / t->tm * (t->bn / t->tn);
+    t->lanes = subgroups * (int)t->subgroup_size;
+    t->k_limit = INT64_MAX; /* no driver that has matrices limits its loops */
+    snprintf(t->name, sizeof t->name, "matrix %dx%dx%d by %dx%d", t->bm, t->bn, t->bk, t->tm, t->tn);
+    int64_t a = attr->a_columns ? t->bk * (t->bm / 8 + 1) : t->bm * (t->bk / 8 + 1);
+    int64_t b = attr->b_rows ? t->bk * (t->bn / 8 + 1) : t->bn * (t->bk / 8 + 1);
+    return choose_stages(info, t, 16 * (a + b), 4LL * subgroups * matrix->m * matrix->n);
+}
+
+static int matrix_tilings(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
+                          int room)
+{
+    trn_matrix_shape matrix;
+    int count = 0;
+    if (!choose_matrix(info, &matrix) || !matrix_subgroup(info)) return 0;
+    size_t size = info->quirks & TRN_QUIRK_EMULATED_MATRIX ? SIZE_SMALL_MATRIX : 0; /* for tests alone */
+    for (; size < TRN_COUNT(matrix_sizes) && count < room; size++)
+        count += matrix_tiling(info, attr, size, &matrix, &out[count]);
+    if (count) to_front(out, preferred_of(attr, out, count));
+    return count;
+}
+
+/* Where matrices are known to pay: all of NVIDIA's and AMD's that have them, and those Intel GPUs whose
+ * smallest subgroup is 16. Elsewhere a measurement decides. */
+static bool matrix_is_default(const trn_device_info *info)
+{
+    if (info->quirks & TRN_QUIRK_EMULATED_MATRIX) return false;
+    return info->vendor_id == NVIDIA || info->vendor_id == AMD ||
+           (info->vendor_id == INTEL && info->subgroup_min >= 16);
 }
 
 int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
                            int room)
 {
-    (void)half; /* tiles are floats whatever the operands are */
     const trn_device_info *info = trn_gpu_info(gpu);
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     char why_not[128];
-    int count = 0, preferred = preferred_tile(info, attr);
-    if (!trn_matmul_tiles_applies(gpu, why_not)) return 0;
-    if (count < room) out[count++] = shared_tiling(info, attr, preferred);
-    if (count < room && fits_large(info) && info->type != TRN_DEVICE_CPU)
-        out[count++] = shared_tiling(info, attr, preferred == 64 ? 128 : 64);
-    return count;
+    int matrices = 0, tiles = 0;
+    bool first = matrix_is_default(info);
+    bool with_matrix = half && trn_matmul_matrix_applies(gpu, why_not);
+    if (with_matrix && first) matrices = matrix_tilings(info, attr, out, room);
+    if (trn_matmul_tiles_applies(gpu, why_not))
+        tiles = tile_tilings(info, attr, out + matrices, room - matrices);
+    if (with_matrix && !first) matrices = matrix_tilings(info, attr, out + tiles, room - tiles);
+    return matrices + tiles;
 }

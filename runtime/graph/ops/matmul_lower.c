@@ -3,10 +3,12 @@
 #include "matmul.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum {
-    SPLIT_K = 2048,   /* products with few tiles are cut along K from here on */
-    SPLIT_TILES = 64, /* what counts as few on a GPU */
+    SPLIT_K = 2048,   /* products with few tiles are cut along K from here on, on a CPU */
+    SPLIT_TILES = 96, /* of work groups on a GPU: fewer leave most of a large one idle */
+    PART_K = 256,     /* and the shortest parts that pay there */
     MAX_SPLIT = 16,
     CACHED_K = 1024,    /* rows of b [K,N] that a core's cache keeps, a tile wide */
     PANEL_SLACK = 4096, /* bytes behind packed weights that a kernel may read */
@@ -17,9 +19,13 @@ enum {
 static int64_t parts_of(const trn_device_info *info, const trn_matmul_attr *attr, const trn_matmul_tiling *t,
                         int64_t tiles)
 {
-    int64_t parts = 1, enough = info->type == TRN_DEVICE_CPU ? 4 : SPLIT_TILES;
-    if (tiles < enough && attr->k >= SPLIT_K)
-        parts = TRN_MIN(TRN_MIN(enough / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
+    const int64_t cores = 4;
+    int64_t parts = 1;
+    if (info->type != TRN_DEVICE_CPU)
+        parts = TRN_MIN(TRN_MIN(SPLIT_TILES / tiles, attr->k / PART_K), MAX_SPLIT);
+    else if (tiles < cores && attr->k >= SPLIT_K)
+        parts = TRN_MIN(TRN_MIN(cores / tiles, attr->k / SPLIT_K * 2), MAX_SPLIT);
+    parts = TRN_MAX(parts, 1);
     /* rows of b that come again for the next rows of a are in the cache still; partial sums take no more than
      * the operands do */
     if (t->cpu && attr->b_rows && !t->panels)
@@ -168,6 +174,21 @@ static int choose(trn_lower *lower, const trn_node *node, const trn_matmul_tilin
     return trn_lower_choose(lower, node, candidates, count, reason);
 }
 
+/* Again, by the first tiling that the shader compiler knows. */
+static trn_status lower_without_pack(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *tilings,
+                                     int count, size_t mark, trn_error *err)
+{
+    trn_status status = TRN_OK;
+    for (int i = 0; i < count; i++) {
+        if (!strcmp(tilings[i].variant, "matrix")) continue;
+        trn_lower_back_to(lower, mark);
+        status = lower_tiling(lower, node, &tilings[i], "the shader pack lacks the kernel of matrices", err);
+        if (status != TRN_OK || trn_lower_knows_since(lower, mark)) return status;
+    }
+    return trn_fail(err, TRN_ERR_UNSUPPORTED,
+                    "matmul: the shader pack lacks the kernel, and there is no other");
+}
+
 trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *err)
 {
     const trn_gpu *gpu = trn_lower_gpu(lower);
@@ -179,9 +200,12 @@ trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *e
     count += trn_matmul_gpu_tilings(gpu, node, half, tilings + count, TRN_MATMUL_TILINGS - count);
     const char *reason;
     trn_status status;
+    size_t mark = trn_lower_mark(lower);
     if (count) {
         int i = choose(lower, node, tilings, count, &reason);
         status = lower_tiling(lower, node, &tilings[i], reason, err);
+        if (status == TRN_OK && !trn_lower_knows_since(lower, mark))
+            status = lower_without_pack(lower, node, tilings, count, mark, err);
     } else {
         trn_matmul_tiles_applies(gpu, why_not);
         status = trn_fail(err, TRN_ERR_UNSUPPORTED, "matmul: no kernel runs on %s: %s",

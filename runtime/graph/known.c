@@ -1,0 +1,29 @@
+/* Steps whose kernels need a shader pack: whether it has them, and taking them back when it has not. */
+#include "graph_internal.h"
+
+size_t trn_lower_mark(const trn_lower *lower)
+{
+    return lower->step_count;
+}
+
+bool trn_lower_knows_since(const trn_lower *lower, size_t mark)
+{
+    for (size_t s = mark; s < lower->step_count; s++) {
+        const trn_lowered_step *lowered = &lower->steps[s];
+        const trn_step *step = &lowered->step;
+        const trn_kernel_desc desc = {.shader = step->shader,
+                                      .generated = lowered->generated,
+                                      .macros = step->macros,
+                                      .macro_count = step->macro_count,
+                                      .buffers = step->operand_count,
+                                      .scalars = step->scalar_count,
+                                      .subgroup_size = step->subgroup_size};
+        if (!trn_gpu_kernel_known(lower->gpu, &desc)) return false;
+    }
+    return true;
+}
+
+void trn_lower_back_to(trn_lower *lower, size_t mark)
+{
+    lower->step_count = mark;
+}

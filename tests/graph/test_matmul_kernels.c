@@ -1,0 +1,142 @@
+/* Every kernel that the matrix product offers on every device found, also those that are never fast there,
+ * against the C reference. Each runs on one of the cases; with TERRANE_TEST_ALL=1 on all of them. */
+#include "test_support.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "exec.h"
+
+typedef struct product {
+    trn_shape a, b;
+    bool transpose_a, transpose_b, gelu;
+} product;
+
+static int failures, runs, matrices;
+
+static trn_graph *build(const product *p, bool half)
+{
+    trn_graph *graph = trn_graph_create();
+    trn_graph_mixed(graph, half);
+    trn_tensor *a = trn_input(graph, "a", TRN_F32, p->a), *b = trn_input(graph, "b", TRN_F32, p->b);
+    trn_tensor *y = trn_matmul(graph, a, b, p->transpose_a, p->transpose_b);
+    trn_tensor *skip = trn_input(graph, "skip", TRN_F32, *trn_tensor_shape(y));
+    trn_output_add(graph, "y", p->gelu ? trn_add(graph, skip, trn_unary(graph, "gelu", y)) : y);
+    return graph;
+}
+
+static trn_named_data data_of(const trn_tensor *tensor)
+{
+    return (trn_named_data){tensor->name, test_hash_values(tensor->name, tensor->count, 1, 0)};
+}
+
+/* The error of the graph's output with one kernel. */
+static double error_of(trn_gpu *gpu, trn_graph *graph, const char *kernel, const trn_named_data *inputs,
+                       int input_count, const float *expected)
+{
+    trn_error err = {0};
+    trn_exec *exec;
+    int64_t count = graph->outputs[0].tensor->count;
+    float *actual = malloc((size_t)count * sizeof *actual);
+    assert_trn_ok(
+        trn_compile(graph, gpu, &(trn_compile_options){.poison = true, .kernel = kernel}, &exec, &err), err);
+    for (int i = 0; i < input_count; i++)
+        assert_trn_ok(trn_exec_set(exec, inputs[i].name, inputs[i].data, &err), err);
+    assert_trn_ok(trn_exec_run(exec, NULL, &err), err);
+    assert_trn_ok(trn_exec_get(exec, "y", actual, &err), err);
+    double error = trn_worst_error(actual, expected, count);
+    trn_exec_destroy(exec);
+    free(actual);
+    return error;
+}
+
+/* Of all the kernels offered, those whose turn it is. */
+static void run_product(trn_gpu *gpu, const product *p, int turn, int turns, bool half)
+{
+    trn_error err = {0};
+    trn_exec *plan;
+    trn_named_data inputs[3];
+    int input_count = 0;
+    trn_graph *graph = build(p, half);
+    float *expected = malloc((size_t)graph->outputs[0].tensor->count * sizeof *expected);
+    for (size_t i = 0; i < graph->tensor_count; i++)
+        if (graph->tensors[i]->is_input) inputs[input_count++] = data_of(graph->tensors[i]);
+    trn_named_data output = {"y", expected};
+    assert_trn_ok(trn_reference_run(graph, inputs, input_count, &output, 1, &err), err);
+    assert_trn_ok(trn_compile(graph, gpu, &(trn_compile_options){.plan_only = true}, &plan, &err), err);
+    const char *only = getenv("TERRANE_TEST_KERNEL");
+    const trn_choice *choice = NULL;
+    for (size_t i = 0; i < plan->lower.choice_count && !choice; i++)
+        if (!strcmp(plan->lower.choices[i].node->op->name, "matmul")) choice = &plan->lower.choices[i];
+    assert_non_null(choice);
+    for (int i = 0; i < choice->count; i++) {
+        const char *name = choice->candidates[i].name;
+        if (only ? !strstr(name, only) : i % turns != turn && !getenv("TERRANE_TEST_ALL")) continue;
+        double error = error_of(gpu, graph, name, inputs, input_count, expected);
+        runs++;
+        matrices += !strncmp(name, "matrix", 6);
+        if (error <= 1e-5) continue;
+        failures++;
+        printf("FAILED %s, case %d%s: error %.2e\n", name, turn, half ? " of float16" : "", error);
+    }
+    for (int i = 0; i < input_count; i++)
+        free(inputs[i].data);
+    free(expected);
+    trn_exec_destroy(plan);
+    trn_graph_destroy(graph);
+}
+
+static void run_products(trn_gpu *gpu)
+{
+    const product products[] = {
+        {TRN_SHAPE(37, 45), TRN_SHAPE(71, 45), false, true, true},
+        {TRN_SHAPE(2, 19, 52), TRN_SHAPE(2, 52, 140), false, false, false},
+        {TRN_SHAPE(3, 43, 34), TRN_SHAPE(3, 43, 29), true, false, false},
+        {TRN_SHAPE(2, 40, 72), TRN_SHAPE(2, 33, 40), true, true, false},
+        {TRN_SHAPE(140, 64), TRN_SHAPE(136, 64), false, true, true},
+        {TRN_SHAPE(9, 4200), TRN_SHAPE(12, 4200), false, true, true},
+    };
+    const int count = (int)TRN_COUNT(products);
+    for (int i = 0; i < count; i++) {
+        run_product(gpu, &products[i], i, count, false);
+        if (trn_gpu_info(gpu)->storage16) run_product(gpu, &products[i], i, count, true);
+    }
+}
+
+static void kernels_match_the_reference(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_device_info *devices = NULL;
+    size_t count = 0;
+    assert_trn_ok(trn_gpu_enumerate(&devices, &count, &err), err);
+    assert_true(count > 0);
+    for (size_t i = 0; i < count * 2; i++) {
+        const trn_access access = i % 2 ? TRN_ACCESS_STORAGE : TRN_ACCESS_ADDRESS;
+        const trn_device_info *info = &devices[i / 2];
+        char index[16];
+        trn_gpu *gpu;
+        if (!info->usable || (access == TRN_ACCESS_ADDRESS && !(info->buffer_address && info->int64)))
+            continue;
+        snprintf(index, sizeof index, "%d", info->index);
+        assert_trn_ok(trn_gpu_open(&(trn_gpu_options){.device = index, .access = access}, &gpu, &err), err);
+        int before = matrices;
+        char why_not[128];
+        run_products(gpu);
+        if (info->cooperative_matrix && trn_gpu_has_matrix_kernels(gpu, why_not) &&
+            !getenv("TERRANE_TEST_KERNEL"))
+            assert_true(matrices > before);
+        assert_int_equal(trn_gpu_get_stats(gpu).validation_messages, 0);
+        trn_gpu_close(gpu);
+    }
+    free(devices);
+    printf("%d runs, %d of them with cooperative matrices\n", runs, matrices);
+    assert_true(runs > 0);
+    assert_int_equal(failures, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_match_the_reference)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
