@@ -273,11 +273,14 @@ static const char *job_name(converter *c)
 
 static void convert_embed(converter *c, trn_embed_job *job)
 {
+    static const choice precisions[] = {
+        {"float32", TRN_PRECISION_FLOAT32}, {"float16", TRN_PRECISION_FLOAT16}, {"auto", TRN_PRECISION_AUTO}};
     trn_convert_encoders(c, job);
     trn_convert_fusion(c, &job->compose);
     job->tile = trn_field_integer(c, "tile");
     job->overlap = trn_field_integer(c, "overlap");
     job->batch = trn_field_integer(c, "batch");
+    job->precision = (trn_precision)trn_field_choice(c, "precision", precisions, TRN_COUNT(precisions));
     job->tile_vectors = trn_field_flag(c, "tile_vectors");
     convert_exports(c, job);
 }

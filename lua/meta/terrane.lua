@@ -174,6 +174,7 @@ function terrane.preview(fields) end
 ---@field tile? integer side of a window in pixels (default: what suits the encoders)
 ---@field overlap? integer pixels that neighbouring windows share (default: 0)
 ---@field batch? integer windows at once (default: from free memory)
+---@field precision? "float32"|"float16"|"auto" how values lie in device memory (default: float32)
 ---@field tile_vectors? boolean one vector per window, not per cell (default: false)
 ---@field export string|terrane.Export|(string|terrane.Export)[] the files to write
 ---@field strict? boolean warnings about the input stop the run (default: false)

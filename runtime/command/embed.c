@@ -8,7 +8,7 @@ typedef struct embed_values {
     common_values common;
     const char *model, *weights, *wrapper, *sensor, *device, *compression;
     text_list config, bands, band_names, outputs, dates, location;
-    int tile, overlap, batch, pool, normalize, unit, resize, cell, date;
+    int tile, overlap, batch, pool, normalize, unit, resize, cell, date, precision;
     number_value scale, offset, nodata, display;
     uint64_t memory_limit;
     bool remove_position, strict, explain, each, float16;
@@ -16,6 +16,7 @@ typedef struct embed_values {
 
 static const char *const pools[] = {"none", "mean", "cls", NULL};
 static const char *const normalizations[] = {"model", "none", "zscore", NULL};
+static const char *const precisions[] = {"float32", "float16", "auto", NULL};
 static const char *const units[] = {"auto", "reflectance", "decibel", "byte", "kelvin", NULL};
 
 #define AT(member) offsetof(embed_values, member)
@@ -168,6 +169,12 @@ static const trn_option options[] = {
      .placeholder = "NAME",
      .help = "GeoTIFF: none, lzw, deflate (default) or zstd"},
     {.name = "float16", .kind = OPTION_FLAG, .offset = AT(float16), .help = "write half precision"},
+    {.name = "precision",
+     .kind = OPTION_CHOICE,
+     .offset = AT(precision),
+     .choices = precisions,
+     .help = "how values lie in device memory: float32; float16, half of it, for devices that are faster so; "
+             "auto: float16 where the device has it and is not known to be slower"},
     {.name = "strict",
      .kind = OPTION_FLAG,
      .offset = AT(strict),
@@ -292,6 +299,7 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
         .overlap = values->overlap,
         .batch = values->batch,
         .memory_limit = values->memory_limit,
+        .precision = (trn_precision)values->precision,
         .tile_vectors = values->pool != TRN_FEATURES_DENSE,
         .exports = exports,
         .export_count = values->outputs.count,

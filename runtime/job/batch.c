@@ -123,8 +123,10 @@ static trn_status compile(const job_plan *plan, trn_gpu *gpu, const engine_size 
     if (status != TRN_OK) return status;
     out->channels = (int)trn_tensor_dim(features, -1);
     out->values_per_window = trn_shape_count(trn_tensor_shape(features)) / size->batch;
-    trn_compile_options options = {
-        .plan_only = plan_only, .seats = out->seats, .memory_limit = plan->job->memory_limit};
+    trn_compile_options options = {.plan_only = plan_only,
+                                   .seats = out->seats,
+                                   .memory_limit = plan->job->memory_limit,
+                                   .precision = plan->job->precision};
     status = trn_compile(out->graph, gpu, &options, &out->exec, err);
     if (status == TRN_OK && plan_only) status = check_plan_memory(plan, gpu, out->exec, err);
     if (status != TRN_OK) job_engine_destroy(out);

@@ -139,14 +139,16 @@ static trn_status prepare(run_state *run, trn_gpu *gpu, trn_error *err)
 /* Damaged weights and values far out of range show as infinities: they must not pass for nodata. */
 static trn_status check_finite(const run_state *run, const float *features, int64_t window, trn_error *err)
 {
+    bool half = trn_exec_summarize(run->engine.exec).precision == TRN_PRECISION_FLOAT16;
     for (int64_t i = 0; i < run->engine.values_per_window; i++) {
         if (isfinite(features[i])) continue;
         return trn_fail(
             err, TRN_ERR_FORMAT,
-            "the features of %s %lld of '%s' are not finite: the weights are damaged, or the scene's values "
-            "are far from what the encoder was made for",
+            "the features of %s %lld of '%s' are not finite: %sthe weights are damaged, or the scene's "
+            "values are far from what the encoder was made for",
             run->plan.images ? "image" : "window", (long long)window + 1,
-            run->plan.images ? run->plan.paths[window] : run->plan.info->name);
+            run->plan.images ? run->plan.paths[window] : run->plan.info->name,
+            half ? "values left the range of float16 (take precision float32), or " : "");
     }
     return TRN_OK;
 }

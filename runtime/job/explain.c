@@ -199,8 +199,8 @@ static void explain_windows(const job_plan *plan, const job_engine *engine, trn_
     explain_grids(engine, out);
     trn_text_printf(out, "output    %lld x %lld, %d channels\n", (long long)plan->grid_width,
                     (long long)plan->grid_height, engine->channels);
-    trn_text_printf(out, "batch     %d, weights %s, working memory %s\n", engine->batch,
-                    trn_format_bytes(summary.weight_bytes, weights),
+    trn_text_printf(out, "batch     %d, precision %s, weights %s, working memory %s\n", engine->batch,
+                    trn_precision_name(summary.precision), trn_format_bytes(summary.weight_bytes, weights),
                     trn_format_bytes(summary.arena_bytes, arena));
     int64_t batches = (plan->windows + engine->batch - 1) / engine->batch;
     if (summary.estimated_seconds > 0)

@@ -90,7 +90,8 @@ typedef struct trn_embed_job {
     int overlap; /* pixels that neighbouring windows share; negative: an eighth of the tile (none for
                     tile_vectors) */
     int batch;   /* windows at once; 0: from free memory and device */
-    uint64_t memory_limit; /* device bytes that may be used; 0: what is free */
+    uint64_t memory_limit;   /* device bytes that may be used; 0: what is free */
+    trn_precision precision; /* how values lie in device memory */
     /* One pooled vector per window instead of dense features: a grid of one cell per window, tile - overlap
      * pixels wide and centred on its window. The members' pool says how (dense members count as mean). */
     bool tile_vectors;

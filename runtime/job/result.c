@@ -214,9 +214,10 @@ static void add_figures(const job_plan *plan, const job_engine *engine, const tr
                     result->seconds, (long long)result->windows, (long long)result->images);
     trn_text_printf(out,
                     "\"megapixels\": %.6g, \"megapixels_per_second\": %.6g, \"tile\": %d, \"overlap\": %d, "
-                    "\"batch\": %d},\n",
+                    "\"batch\": %d, \"precision\": \"%s\"},\n",
                     result->megapixels, result->seconds > 0 ? result->megapixels / result->seconds : 0,
-                    plan->width, plan->tiling.overlap, engine->batch);
+                    plan->width, plan->tiling.overlap, engine->batch,
+                    trn_precision_name(trn_exec_summarize(engine->exec).precision));
 }
 
 void job_result_head(const job_plan *plan, trn_text *out)
