@@ -126,6 +126,51 @@ static void find_run_constants(const trn_lower *lower, bool *read)
     }
 }
 
+extern const trn_op trn_op_permute, trn_op_slice, trn_op_expand, trn_op_concat, trn_op_pad, trn_op_gather,
+    trn_op_axis_map, trn_op_unfold;
+
+static bool only_moves(const trn_op *op)
+{
+    return op == &trn_op_permute || op == &trn_op_slice || op == &trn_op_expand || op == &trn_op_concat ||
+           op == &trn_op_pad || op == &trn_op_gather || op == &trn_op_axis_map || op == &trn_op_unfold;
+}
+
+static bool reads_raw(const trn_group *group, const bool *raw)
+{
+    const trn_node *node;
+    for (int n = 0; (node = node_at(group, n)) != NULL; n++) {
+        for (int i = 0; i < node->input_count; i++) {
+            const trn_tensor *base = trn_tensor_base(node->inputs[i]);
+            if (base && (base->is_input || raw[base->id]) && base->type == TRN_F32) return true;
+        }
+    }
+    return false;
+}
+
+/* Host values have their own range and need their own digits until they are normalised: what is only moved,
+ * and what arithmetic goes on with, stays float32. again[id]: a pointwise kernel reads it. */
+static void keep_raw(const trn_lower *lower, bool *raw, bool *again)
+{
+    for (size_t g = lower->group_count; g-- > 0;) {
+        const trn_group *group = &lower->groups[g];
+        const trn_node *node, *first = node_at(group, 0);
+        bool goes_on = !group->root || (only_moves(first->op) && again[group->out->id]);
+        for (int n = 0; goes_on && (node = node_at(group, n)) != NULL; n++) {
+            for (int i = 0; i < node->input_count; i++) {
+                if (node->inputs[i]) again[trn_tensor_base(node->inputs[i])->id] = true;
+            }
+        }
+    }
+    for (size_t g = 0; g < lower->group_count; g++) {
+        const trn_group *group = &lower->groups[g];
+        int id = group->out->id;
+        bool kept = group->root ? only_moves(group->root->op) : again[id];
+        raw[id] = kept && reads_raw(group, raw);
+        if (raw[id] && !lower->float32_why[id])
+            lower->float32_why[id] = "the host's values, not normalised yet";
+    }
+}
+
 static void begin(const trn_lower *lower, const bool *read)
 {
     const trn_graph *graph = lower->graph;
@@ -176,21 +221,22 @@ trn_status trn_half_mark(trn_lower *lower, trn_error *err)
     if (graph->update_count)
         return trn_fail(err, TRN_ERR_ARGUMENT,
                         "precision float16 is for inference: training takes mixed precision");
-    bool *read = calloc(graph->tensor_count + 1, sizeof *read), again = true;
+    bool *marks = calloc(3 * graph->tensor_count + 1, sizeof *marks), again = true;
     lower->float32_why = trn_arena_array(lower->arena, graph->tensor_count + 1, sizeof *lower->float32_why);
-    if (!read || !lower->float32_why) {
-        free(read);
+    if (!marks || !lower->float32_why) {
+        free(marks);
         return trn_fail_memory(err, graph->tensor_count * sizeof(char *), "a compilation");
     }
-    find_run_constants(lower, read);
-    begin(lower, read);
+    find_run_constants(lower, marks);
+    begin(lower, marks);
+    keep_raw(lower, marks + graph->tensor_count, marks + 2 * graph->tensor_count);
     /* an operator may take float16 only of all its operands: until nothing changes */
     while (again) {
         again = false;
         for (size_t g = 0; g < lower->group_count; g++)
             again = refuse_group(lower, &lower->groups[g]) || again;
     }
-    free(read);
+    free(marks);
     return TRN_OK;
 }
 
