@@ -12,7 +12,7 @@
 #ifdef MODE
 #define BUFFERS(B) \
     B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, dy) B(5, Float, y) B(6, Float, result) \
-    MASK_BUFFER(B, 7)
+    LAST_BUFFER(B, 7)
 #else
 #define BUFFERS(B) B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, y) MASK_BUFFER(B, 5)
 #endif
@@ -20,6 +20,11 @@
 #define MASK_BUFFER(B, index) B(index, Float, key_mask)
 #else
 #define MASK_BUFFER(B, index)
+#endif
+#ifdef PACKED // a kernel with all eight buffers taken: no mask
+#define LAST_BUFFER(B, index) B(index, Float, packed)
+#else
+#define LAST_BUFFER MASK_BUFFER
 #endif
 #define SCALARS uint windows, heads, queries, keys, blocks, groups; float scale;
 #include "terrane.glsl"

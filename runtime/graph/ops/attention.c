@@ -232,6 +232,8 @@ static void describe(const trn_node *node, trn_text *out)
 /* ---- kernels ---- */
 
 static const trn_variant variants[] = {
+    {"uniform", "a subgroup per block of queries, uniform loads, keys transposed before, no shared memory",
+     trn_attention_uniform_applies},
     {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
      trn_wide_lanes_apply},
     {"tiles", "keys and values through shared memory", trn_attention_tiles_apply},
@@ -253,8 +255,8 @@ trn_status trn_attention_check_rounds(const trn_lower *lower, int64_t blocks, in
                     rows);
 }
 
-trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
-                                  int keys_at_once, int rounds, trn_error *err)
+trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_tensor *keys, trn_step *step,
+                                  int queries_at_once, int keys_at_once, int rounds, trn_error *err)
 {
     const trn_attention_desc *d = trn_attention_desc_of(node);
     trn_status status =
@@ -262,7 +264,7 @@ trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_st
     if (status != TRN_OK) return status;
     int blocks = (d->queries + queries_at_once - 1) / queries_at_once;
     for (int i = Q; i <= LAYOUT; i++)
-        trn_step_read(step, node->inputs[i]);
+        trn_step_read(step, i == K ? keys : node->inputs[i]);
     trn_step_write(step, trn_lower_output(lower, node));
     if (node->inputs[MASK]) {
         trn_step_read(step, node->inputs[MASK]);

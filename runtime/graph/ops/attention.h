@@ -14,6 +14,10 @@ enum {
     TRN_ATTENTION_MASK,
     TRN_ATTENTION_INPUTS
 };
+/* Behind them, of the gradient's nodes. */
+enum { TRN_ATTENTION_DY = TRN_ATTENTION_INPUTS };
+/* Where the numbers of rows begin in a layout, as in attention.glsl. */
+enum { TRN_ATTENTION_OF_Q = 0, TRN_ATTENTION_OF_K = 5, TRN_ATTENTION_OF_V = 10, TRN_ATTENTION_OF_OUT = 15 };
 /* Rounds of one invocation that every driver grants, less those of the end. */
 enum { TRN_ATTENTION_ROUNDS = 60000 };
 
@@ -37,19 +41,43 @@ bool trn_attention_tiles_apply(const trn_gpu *gpu, char why_not[128]);
 trn_status trn_attention_check_rounds(const trn_lower *lower, int64_t blocks, int rounds, int rows,
                                       trn_error *err);
 
-/* Adds operands, scalars and size to a step of attention.glsl's shape, and hands it over. rounds: of one
- * invocation, per block of keys_at_once keys. */
-trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_step *step, int queries_at_once,
-                                  int keys_at_once, int rounds, trn_error *err);
+/* Adds operands, scalars and size to a step of attention.glsl's shape, and hands it over. keys: k, or a copy
+ * in another order; rounds: of one invocation, per block of keys_at_once keys. */
+trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_tensor *keys, trn_step *step,
+                                  int queries_at_once, int keys_at_once, int rounds, trn_error *err);
 
 /* The kernels: attention_cpu.c (where trn_wide_lanes_apply), attention_gpu.c. */
 trn_status trn_attention_cpu_lower(trn_lower *lower, const trn_node *node, trn_error *err);
 trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_error *err);
 
-/* ---- the gradient ---- */
+/* ---- CPU drivers (attention_cpu.c), forward and backward ---- */
 
 /* Sums of long rows are much unrolled code, which CPU drivers take a minute to compile. */
 enum { TRN_ATTENTION_LONGEST_LANES = 128 };
+
+bool trn_attention_uniform_applies(const trn_gpu *gpu, char why_not[128]);
+/* A step of subgroups. */
+trn_step trn_attention_lanes_step(trn_lower *lower, const char *shader, const char *variant,
+                                  const char *reason);
+/* Whether the kernel of uniform loads shall run, and not that of lanes; pass: what else tells the choice from
+ * others of the node, "" or " KEYS". */
+bool trn_attention_choose_uniform(trn_lower *lower, const trn_node *node, const char *pass,
+                                  const char *shader, const char *lanes_shader, const char **reason);
+/* Rows of a work group, so that sums over channels stay in registers; sums: vectors per row and channel. */
+int trn_attention_rows_at_once(const trn_lower *lower, const trn_node *node, int rows, int sums);
+
+/* Rows of every softmax group. */
+typedef struct trn_attention_rows {
+    trn_tensor *tensor;
+    int layout; /* TRN_ATTENTION_OF_.. */
+    int rows;   /* of a group */
+} trn_attention_rows;
+/* A temporary with rows of `count` tensors, as many in each, as attention_pack.comp leaves them. NULL with
+ * err set. */
+trn_tensor *trn_attention_pack(trn_lower *lower, const trn_node *node, const trn_attention_rows *from,
+                               int count, trn_error *err);
+
+/* ---- the gradient ---- */
 
 /* One dispatch over blocks of queries or of keys. */
 typedef struct trn_attention_pass {
@@ -57,6 +85,7 @@ typedef struct trn_attention_pass {
     int rows, others;  /* of a softmax group */
     trn_tensor *known; /* y, or the numbers of the queries */
     bool dk, dv;
+    trn_tensor *packed; /* for kernels of uniform loads: the others, transposed; else NULL */
     double flops, bytes;
 } trn_attention_pass;
 

@@ -25,5 +25,6 @@ trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_e
     trn_step_macro(lower, &step, "BQ", bq);
     trn_step_macro(lower, &step, "BK", bk);
     int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
-    return trn_attention_add_step(lower, node, &step, bq, bk, 2 * (1 + 2 * loads + d->head_size + bk), err);
+    return trn_attention_add_step(lower, node, node->inputs[TRN_ATTENTION_K], &step, bq, bk,
+                                  2 * (1 + 2 * loads + d->head_size + bk), err);
 }

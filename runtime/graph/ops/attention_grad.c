@@ -13,7 +13,7 @@
 extern const trn_op trn_op_attention_stats, trn_op_attention_grad;
 
 enum { Q = TRN_ATTENTION_Q, K = TRN_ATTENTION_K, V = TRN_ATTENTION_V, OPERANDS };
-enum { LAYOUT = TRN_ATTENTION_LAYOUT, MASK = TRN_ATTENTION_MASK, DY = TRN_ATTENTION_INPUTS };
+enum { LAYOUT = TRN_ATTENTION_LAYOUT, MASK = TRN_ATTENTION_MASK, DY = TRN_ATTENTION_DY };
 enum { STATS = DY + 1, GRAD_INPUTS };           /* of attention_grad */
 enum { OUT = DY + 1, STATS_INPUTS };            /* of attention_stats: y of the attention */
 enum { LARGEST, INVERSE, PRODUCT, STAT_KINDS }; /* of the numbers of a query */
@@ -396,6 +396,8 @@ static void grad_describe(const trn_node *node, trn_text *out)
 /* ---- kernels ---- */
 
 static const trn_variant variants[] = {
+    {"uniform", "a subgroup per block of rows, uniform loads, the others transposed before, no shared memory",
+     trn_attention_uniform_applies},
     {"lanes", "a subgroup per block of rows, the others to lanes, no shared memory", trn_wide_lanes_apply},
     {"tiles", "rows through shared memory", trn_attention_tiles_apply},
 };
@@ -410,6 +412,7 @@ trn_status trn_attention_add_pass(trn_lower *lower, const trn_node *node, const 
     trn_step_read(step, node->inputs[DY]);
     trn_step_read(step, p->known);
     trn_step_write(step, node->out);
+    if (p->packed) trn_step_read(step, p->packed);
     if (node->inputs[MASK]) {
         trn_step_read(step, node->inputs[MASK]);
         trn_step_macro(lower, step, "MASK", 1);
