@@ -9,13 +9,14 @@ typedef struct tune_values {
     common_values common;
     const char *device;
     text_list models, config, sets;
-    int batch, seconds;
+    int batch, seconds, precision;
     bool training, clear;
 } tune_values;
 
 enum { SECONDS = 60 };
 
 #define AT(member) offsetof(tune_values, member)
+static const char *const precisions[] = {"float32", "float16", "auto", NULL}; /* as trn_precision */
 static const trn_option options[] = {
     {.name = "model",
      .letter = 'm',
@@ -38,6 +39,12 @@ static const trn_option options[] = {
      .min = 1,
      .max = 4096,
      .initial = 1},
+    {.name = "precision",
+     .kind = OPTION_CHOICE,
+     .offset = AT(precision),
+     .choices = precisions,
+     .help = "of --model: how values lie in device memory, whose kernels are their own; default: float32 "
+             "(recipes say so themselves)"},
     {.name = "training",
      .kind = OPTION_FLAG,
      .offset = AT(training),
@@ -184,7 +191,9 @@ static trn_status add_model(const tuning *t, const char *name, trn_error *err)
     if (!b.arena) return trn_fail_memory(err, 1, "settings");
     trn_status status = options_settings(&values.config, b.arena, &b.settings, err);
     if (status == TRN_OK) status = bench_model_open(&b, name, &model, err);
-    if (status == TRN_OK) status = bench_pass_open(&model, t->gpu, t->values->batch, true, &pass, err);
+    if (status == TRN_OK)
+        status = bench_pass_open(&model, t->gpu, (trn_precision)t->values->precision, t->values->batch, true,
+                                 &pass, err);
     if (status == TRN_OK) status = trn_tuner_add(t->tuner, pass.exec, err);
     if (status == TRN_OK && t->values->training) status = add_training(t, &model, err);
     bench_pass_close(&pass);
@@ -283,8 +292,8 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
 
 const trn_command tune_command = {
     .name = "tune",
-    .usage =
-        "tune [RECIPE ...] [--model NAME ...] [--batch N] [--training] [--seconds S] [--json] | tune --clear",
+    .usage = "tune [RECIPE ...] [--model NAME ...] [--batch N] [--precision P] [--training] [--seconds S] "
+             "[--json] | tune --clear",
     .summary = "measures kernels, so that runs take the fastest",
     .details =
         "Finds the operators that the recipes or encoders run, and measures the kernels that this device is "
