@@ -31,3 +31,12 @@ if(TARGET terrane_command)
     DEPENDS terrane_command
     USES_TERMINAL VERBATIM)
 endif()
+
+# Kernels compiled for GPUs that are not here, by the drivers that tests/drivers/prepare.sh puts into this folder.
+set(TERRANE_DRIVERS ${CMAKE_BINARY_DIR}/drivers CACHE PATH "Folder of tests/drivers/prepare.sh")
+if(TARGET terrane_command)
+  add_custom_target(static-check
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/drivers/static_check.sh ${TERRANE_DRIVERS} ${CMAKE_BINARY_DIR}
+    DEPENDS terrane_command
+    USES_TERMINAL VERBATIM)
+endif()

@@ -88,9 +88,10 @@ def page(reports):
         *[summary(name, report) for name, report in reports.items()],
         "",
         "Each cell: registers of an invocation / occupancy in the driver's own measure (RADV: subgroups of a SIMD, NVK:",
-        "warps of a multiprocessor, Turnip: waves of a core, Honeykrisp: threads of a group); the worst of the kernels of",
-        "a row, which differ in what is fused to them and in what their operands are stored as. `*`: runs there when",
-        "nothing was measured (`terrane tune`). What is spilled goes to memory; empty: the kernel is not for this GPU.",
+        "warps of a multiprocessor, ANV: lanes of a subgroup, Turnip: waves of a core, Honeykrisp: threads of a group); the",
+        "worst of the kernels of a row, which differ in what is fused to them and in what their operands are stored as. `*`:",
+        "runs there when nothing was measured (`terrane tune`). What is spilled goes to memory; empty: the kernel is not for",
+        "this GPU.",
         "",
         *table(reports),
     ]

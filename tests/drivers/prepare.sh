@@ -297,8 +297,57 @@ not_prepared() { # NAME WHY
     missing+=("$1")
 }
 
+# Debian packs no shim for Intel: it is built, alone, from the sources of trixie's Mesa with tools that are unpacked, not
+# installed. The compiler, python3 and pkg-config are the system's.
+intel_tools=(meson/trixie python3-mako/bookworm python3-markupsafe/bookworm python3-yaml/bookworm bison/bookworm
+    flex/bookworm m4/bookworm ninja-build/bookworm libdrm-dev/bookworm libdrm2/bookworm libdrm-intel1/bookworm
+    libexpat1-dev/bookworm libexpat1/bookworm zlib1g-dev/bookworm zlib1g/bookworm)
+
+intel_download() {
+    apt_write intel "deb [signed-by=$keyring] $(mirror_of debian) bookworm main" \
+        "deb [signed-by=$keyring] $(mirror_of debian) trixie main" \
+        "deb-src [signed-by=$keyring] $(mirror_of debian) trixie main"
+    say "intel: Mesa's sources and ${#intel_tools[@]} packages to build its shim with"
+    apt_do intel update && cd "$dir/apt/intel/cache/archives" && apt_do intel download "${intel_tools[@]}" &&
+        apt_do intel source --download-only mesa/trixie
+}
+
+intel_build() { # TREE: a fresh folder
+    local tools=$1/tools log=$dir/apt/intel/log off=disabled deb
+    mkdir -p "$tools" "$1/mesa"
+    for deb in $(debs_of intel); do dpkg-deb -x "$deb" "$tools"; done
+    tar -x -C "$1/mesa" --strip-components=1 -f "$dir"/apt/intel/cache/archives/mesa_*.orig.tar.xz
+    export PATH=$tools/usr/bin:$PATH PYTHONPATH=$tools/usr/lib/python3/dist-packages
+    export BISON_PKGDATADIR=$tools/usr/share/bison M4=$tools/usr/bin/m4 PKG_CONFIG_SYSROOT_DIR=$tools
+    export PKG_CONFIG_LIBDIR=$tools/usr/lib/x86_64-linux-gnu/pkgconfig:$tools/usr/share/pkgconfig
+    say "intel: building the shim takes some minutes; $log tells how far it is"
+    {
+        python3 "$tools/usr/bin/meson" setup "$1/build" "$1/mesa" -Dtools=drm-shim,intel -Dgallium-drivers= \
+            -Dvulkan-drivers= -Dplatforms= -Dvideo-codecs= -Dopengl=false -Dbuild-tests=false -Dbuildtype=release \
+            -Dglx=$off -Degl=$off -Dgbm=$off -Dgles1=$off -Dgles2=$off -Dllvm=$off -Dzstd=$off -Dvalgrind=$off \
+            -Dlibunwind=$off -Dlmsensors=$off -Dxmlconfig=$off &&
+            nice ninja -C "$1/build" src/intel/tools/libintel_noop_drm_shim.so &&
+            cp "$1/build/src/intel/tools/libintel_noop_drm_shim.so" "$1/"
+    } >>"$log" 2>&1
+}
+
 prepare_intel() {
-    not_prepared intel "its shim is in no package"
+    local tree=$dir/intel tool shim=libintel_noop_drm_shim.so
+    for tool in cc c++ python3 pkg-config; do
+        command -v "$tool" >/dev/null || { not_prepared intel "its shim must be built, and there is no $tool" && return; }
+    done
+    mesa26_tree
+    if ! ready "$tree"; then
+        (intel_download) || { not_prepared intel "no sources or tools to build its shim from" && return; }
+        rm -rf "$tree"
+        (intel_build "$tree") || { not_prepared intel "its shim does not build; see $dir/apt/intel/log" && return; }
+        rm -rf "$tree/tools" "$tree/mesa" "$tree/build"
+        find "$dir/apt/intel/cache/archives" -maxdepth 1 -name 'mesa_*.dsc' -printf '%f\n' |
+            sed 's,.dsc$,,' >"$tree/packages.txt"
+        find "$dir/apt/intel/cache/archives" -maxdepth 1 -type f ! -name lock -delete
+    fi
+    cp "$tree/$shim" "$dir/mesa26/usr/lib/x86_64-linux-gnu/"
+    put_tree_wrapper dg2 "$dir/mesa26" intel_icd.json $shim INTEL_STUB_GPU_PLATFORM=dg2
 }
 
 for name in "${names[@]}"; do

@@ -9,7 +9,10 @@ set -euo pipefail
 [[ $# -ge 1 ]] || { sed -n '2,/^set/{/^#/s/^# \?//p}' "$0" >&2 && exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
-dir=$(cd "$1" && pwd)
+dir=$(cd "$1" 2>/dev/null && pwd) || {
+    echo "static_check.sh: no folder $1: tests/drivers/prepare.sh makes it" >&2
+    exit 2
+}
 terrane=${2:-$source/build/release}/terrane
 shift $(($# < 2 ? $# : 2))
 all=(rdna2 rdna3 rdna4 turing ampere dg2 adreno660 adreno740 m1)
