@@ -3,12 +3,14 @@
 #include "command.h"
 #include "graph.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
 typedef struct selftest_values {
     common_values common;
     const char *device, *only;
+    bool all;
 } selftest_values;
 
 #define AT(member) offsetof(selftest_values, member)
@@ -19,6 +21,10 @@ static const trn_option options[] = {
      .offset = AT(only),
      .placeholder = "OP",
      .help = "only operators and model families whose name contains OP"},
+    {.name = "all",
+     .kind = OPTION_FLAG,
+     .offset = AT(all),
+     .help = "every case by every kernel that could be chosen for it, not only the default and one more"},
     {.name = NULL},
 };
 
@@ -94,7 +100,8 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
     else if (!tally.quiet)
         printf("%-16s %-46s %9s %9s\n", "operator", "case", "error", "allowed");
     uint64_t start = trn_now_ns();
-    status = trn_op_selftest(gpu, values->only, record, &tally, &console_hooks()->progress, err);
+    status = trn_op_selftest(gpu, values->only, values->all ? INT_MAX : 1, record, &tally,
+                             &console_hooks()->progress, err);
     if (status == TRN_OK) status = test_models(gpu, values->only, &tally, err);
     double seconds = (double)(trn_now_ns() - start) * 1e-9;
     if (status == TRN_OK && !tally.run)
@@ -123,7 +130,7 @@ static trn_status run(const trn_command *command, void *user, trn_error *err)
 
 const trn_command selftest_command = {
     .name = "selftest",
-    .usage = "selftest [--device D] [--only OP] [--json]",
+    .usage = "selftest [--device D] [--only OP] [--all] [--json]",
     .summary = "checks that a device computes what it should",
     .details = "Runs every case of every operator, and a tiny model of each family, on the device and "
                "compares with plain C "

@@ -294,11 +294,12 @@ typedef struct trn_compile_options {
     bool keep_all;  /* no two tensors share memory, so that every value can be read after a run */
     bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
     bool poison; /* fills the arena with NaN before every run */
-    int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs and
-                  outputs. Not for graphs that update states. 0: trn_exec_run only. */
+    int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs
+                  and outputs. Not for graphs that update states. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
-    const char *kernel; /* name of a candidate that every node which offers it runs, the others their default:
-                           for tests and tuning. NULL: by measurement, else by default */
+    const char
+        *kernel; /* name of a candidate that every node which offers it runs, the others their default:
+                    for tests and tuning; "": all their defaults. NULL: by measurement, else by default */
 } trn_compile_options;
 /* The graph must outlive the executable. TRN_ERR_MEMORY before anything runs when the plan does not fit. */
 trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out,
@@ -308,10 +309,10 @@ trn_status trn_exec_set(trn_exec *exec, const char *input, const void *data, trn
 trn_status trn_exec_run(trn_exec *exec, const trn_progress *progress, trn_error *err);
 trn_status trn_exec_get(trn_exec *exec, const char *output, void *data, trn_error *err);
 
-/* Runs in flight, of an executable compiled with seats: set a seat's inputs, start it, use other seats or other
- * results meanwhile, finish it, get its outputs. Runs are done in the order of their start, so seats are best
- * taken in turn. An input that is not set again keeps its value; one never set is zeros. The first runs
- * measure the device, and are over when start returns. */
+/* Runs in flight, of an executable compiled with seats: set a seat's inputs, start it, use other seats or
+ * other results meanwhile, finish it, get its outputs. Runs are done in the order of their start, so seats
+ * are best taken in turn. An input that is not set again keeps its value; one never set is zeros. The first
+ * runs measure the device, and are over when start returns. */
 trn_status trn_exec_seat_set(trn_exec *exec, int seat, const char *input, const void *data, trn_error *err);
 trn_status trn_exec_start(trn_exec *exec, int seat, const trn_progress *progress, trn_error *err);
 /* Keeps the device busy without waiting: to be called now and then between start and finish by who works for
@@ -459,10 +460,11 @@ typedef struct trn_op_result {
 trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
                               trn_op_result *result, trn_error *err);
 /* Runs every case of every operator (or those whose name contains `filter`) that the device can run (those of
- * float16 need 16-bit storage) against the C reference, outputs poisoned before. report is called for each.
- * Returns TRN_OK when all ran (passed or not).
+ * float16 need 16-bit storage) against the C reference, outputs poisoned before: by the default kernels, then
+ * by up to `rivals` of the others that could be chosen for them, which take turns from case to case. report
+ * is called for each. Returns TRN_OK when all ran (passed or not).
  */
-trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
+trn_status trn_op_selftest(trn_gpu *gpu, const char *filter, int rivals,
                            void (*report)(void *user, const trn_op_result *result), void *user,
                            const trn_progress *progress, trn_error *err);
 

@@ -235,11 +235,88 @@ typedef struct case_report {
     void (*report)(void *user, const trn_op_result *result);
     void *user;
     const trn_progress *progress;
+    int rivals, turn; /* turn: which rival comes next, from case to case */
 } case_report;
 
-static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case, const case_report *to,
+/* ---- the kernels that a case may run ---- */
+
+typedef struct name_list {
+    trn_arena *arena;
+    const char **names;
+    size_t count, capacity;
+} name_list;
+
+static trn_status keep_name(name_list *list, const char *name, trn_error *err)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        if (!strcmp(list->names[i], name)) return TRN_OK;
+    }
+    const char *copy = trn_arena_strdup(list->arena, name);
+    if (!copy || !trn_grow(&list->names, &list->capacity, list->count + 1, sizeof *list->names))
+        return trn_fail_memory(err, 64, "names of kernels");
+    list->names[list->count++] = copy;
+    return TRN_OK;
+}
+
+/* Names of candidates that nodes of the operator offer beside their defaults. */
+static trn_status find_rivals(trn_gpu *gpu, trn_graph *graph, const trn_op *op,
+                              const trn_compile_options *options, name_list *list, trn_error *err)
+{
+    trn_lower lower = {.graph = graph, .gpu = gpu, .arena = trn_arena_create(), .kernel = ""};
+    if (!lower.arena) return trn_fail_memory(err, 1, "a test case");
+    trn_status status = trn_lower_graph(&lower, !options->no_fusion, options->precision, err);
+    for (size_t c = 0; status == TRN_OK && c < lower.choice_count; c++) {
+        const trn_choice *choice = &lower.choices[c];
+        for (int i = 1; status == TRN_OK && choice->node->op == op && i < choice->count; i++)
+            status = keep_name(list, choice->candidates[i].name, err);
+    }
+    trn_lower_free(&lower);
+    return status;
+}
+
+/* One run of the case by the kernel of this name ("": the default). */
+static trn_status test_kernel(trn_gpu *gpu, trn_graph *graph, const trn_compile_options *options,
+                              const char *kernel, const trn_op_result *what, const case_report *to,
+                              trn_error *err)
+{
+    char label[192];
+    trn_op_result result = *what;
+    trn_compile_options with = *options;
+    with.kernel = kernel;
+    if (*kernel) {
+        snprintf(label, sizeof label, "%s, by %s", what->label, kernel);
+        result.label = label;
+    }
+    trn_status status = test_graph(gpu, graph, &with, to->progress, &result, err);
+    if (status == TRN_OK) to->report(to->user, &result);
+    return status;
+}
+
+/* By the default, then by `rivals` of the other kernels, in turns from case to case. */
+static trn_status test_kernels(trn_gpu *gpu, trn_graph *graph, const trn_op *op,
+                               const trn_compile_options *options, const trn_op_result *what, case_report *to,
+                               trn_error *err)
+{
+    name_list list = {.arena = trn_arena_create()};
+    if (!list.arena) return trn_fail_memory(err, 1, "names of kernels");
+    trn_status status = test_kernel(gpu, graph, options, "", what, to, err);
+    if (status == TRN_OK && to->rivals && trn_graph_status(graph, NULL) == TRN_OK) {
+        trn_error why = {0}; /* what cannot be lowered has failed above, in its result */
+        status = find_rivals(gpu, graph, op, options, &list, &why) == TRN_ERR_MEMORY
+                     ? trn_fail_memory(err, 64, "names of kernels")
+                     : TRN_OK;
+    }
+    for (size_t i = 0; status == TRN_OK && i < list.count && i < (size_t)to->rivals; i++)
+        status = test_kernel(gpu, graph, options, list.names[(size_t)to->turn++ % list.count], what, to, err);
+    free(list.names);
+    trn_arena_destroy(list.arena);
+    return status;
+}
+
+static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case, case_report *to,
                             trn_error *err)
 {
+    static const trn_compile_options options = {.poison = true};
     trn_status status = TRN_OK;
     trn_graph *graph = trn_graph_create();
     if (!graph) return trn_fail_memory(err, 1, "a graph");
@@ -248,16 +325,15 @@ static trn_status test_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *o
         trn_op_result result = {.op = op->name,
                                 .label = op_case->label,
                                 .tolerance = op_case->tolerance > 0 ? op_case->tolerance : 1e-5};
-        status = trn_graph_selftest(gpu, graph, to->progress, &result, err);
-        if (status == TRN_OK) to->report(to->user, &result);
+        status = test_kernels(gpu, graph, op, &options, &result, to, err);
     }
     trn_graph_destroy(graph);
     return status;
 }
 
 /* Results are rounded to 11 bits as they are stored, and so is what lies between the nodes of a case. */
-static trn_status test_half_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case,
-                                 const case_report *to, trn_error *err)
+static trn_status test_half_case(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case, case_report *to,
+                                 trn_error *err)
 {
     static const trn_compile_options options = {
         .precision = TRN_PRECISION_FLOAT16, .poison = true, .no_fusion = true};
@@ -272,18 +348,17 @@ static trn_status test_half_case(trn_gpu *gpu, const trn_op *op, const trn_op_ca
     if (status == TRN_OK && any) {
         snprintf(label, sizeof label, "%s, stored as float16", op_case->label);
         trn_op_result result = {.op = op->name, .label = label, .tolerance = op_case->tolerance + 1.0 / 1024};
-        status = test_graph(gpu, graph, &options, to->progress, &result, err);
-        if (status == TRN_OK) to->report(to->user, &result);
+        status = test_kernels(gpu, graph, op, &options, &result, to, err);
     }
     trn_graph_destroy(graph);
     return status;
 }
 
-trn_status trn_op_selftest(trn_gpu *gpu, const char *filter,
+trn_status trn_op_selftest(trn_gpu *gpu, const char *filter, int rivals,
                            void (*report)(void *user, const trn_op_result *result), void *user,
                            const trn_progress *progress, trn_error *err)
 {
-    const case_report to = {report, user, progress};
+    case_report to = {.report = report, .user = user, .progress = progress, .rivals = rivals};
     for (const trn_op *const *op = trn_op_table; *op; op++) {
         if (filter && !strstr((*op)->name, filter)) continue;
         for (int c = 0; c < (*op)->case_count; c++) {

@@ -324,8 +324,8 @@ static void test_rows_through_shared_memory(void **state)
     setenv("TERRANE_DISABLE", "lanes", 1);
     trn_gpu *gpu = open_gpu();
     int cases = 0;
-    assert_trn_ok(trn_op_selftest(gpu, "softmax", report, &cases, NULL, &err), err);
-    assert_trn_ok(trn_op_selftest(gpu, "layer_norm", report, &cases, NULL, &err), err);
+    assert_trn_ok(trn_op_selftest(gpu, "softmax", 0, report, &cases, NULL, &err), err);
+    assert_trn_ok(trn_op_selftest(gpu, "layer_norm", 0, report, &cases, NULL, &err), err);
     assert_true(cases > 20);
     trn_gpu_close(gpu);
     if (kept)

@@ -2,6 +2,7 @@
  * buffers, against the C references; and every gradient rule against finite differences. */
 #include "test_support.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +53,9 @@ static void run_cases(trn_gpu *gpu, const char *name)
     trn_error err = {0};
     char user[320];
     snprintf(user, sizeof user, "%s", name);
-    assert_trn_ok(trn_op_selftest(gpu, getenv("TERRANE_TEST_OP"), report, user, NULL, &err), err);
+    const char *rivals = getenv("TERRANE_TEST_RIVALS"); /* of the default, for each case; "all" */
+    int count = !rivals ? 1 : !strcmp(rivals, "all") ? INT_MAX : atoi(rivals);
+    assert_trn_ok(trn_op_selftest(gpu, getenv("TERRANE_TEST_OP"), count, report, user, NULL, &err), err);
 }
 
 static void operators_match_their_references(void **state)

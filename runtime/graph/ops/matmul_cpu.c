@@ -150,6 +150,11 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     /* "uniform" has no loads of float16 */
     if (!half && trn_matmul_uniform_applies(gpu, why_not)) add_uniform(info, attr, out, room, &count);
     trn_matmul_tiling lanes = lanes_tiling(info, attr);
-    if (trn_wide_lanes_apply(gpu, why_not)) add(info, lanes, out, room, &count);
+    if (!trn_wide_lanes_apply(gpu, why_not)) return count;
+    add(info, lanes, out, room, &count);
+    int fewer = TRN_MAX(WIDE, lanes.lanes); /* rows: less to compile, and to keep in registers */
+    if (lanes.tm <= fewer) return count;
+    lanes.tm = lanes.bm = fewer;
+    add(info, lanes, out, room, &count);
     return count;
 }
