@@ -9,12 +9,27 @@
 #define QUERIES 2
 #define KEYS 3
 
-#ifdef MODE
-#define BUFFERS(B) \
-    B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, dy) B(5, Float, y) B(6, Float, result) \
-    LAST_BUFFER(B, 7)
+// VEC4: all rows begin at multiples of four elements and are read and written by fours.
+#ifdef VEC4
+#define Q_K_V(B) B(0, Real4, q) B(1, Real4, k) B(2, Real4, v)
 #else
-#define BUFFERS(B) B(0, Float, q) B(1, Float, k) B(2, Float, v) B(3, Int, layout_) B(4, Float, y) MASK_BUFFER(B, 5)
+#define Q_K_V(B) B(0, Real, q) B(1, Real, k) B(2, Real, v)
+#endif
+#if defined MODE && defined VEC4 && MODE == STATS
+#define RESULT(B) B(4, Vec4, dy) B(5, Vec4, y) B(6, Float, result)
+#elif defined MODE && defined VEC4
+#define RESULT(B) B(4, Vec4, dy) B(5, Float, y) B(6, Vec4, result)
+#elif defined MODE
+#define RESULT(B) B(4, Float, dy) B(5, Float, y) B(6, Float, result)
+#elif defined VEC4
+#define RESULT(B) B(4, Real4, y)
+#else
+#define RESULT(B) B(4, Real, y)
+#endif
+#ifdef MODE
+#define BUFFERS(B) Q_K_V(B) B(3, Int, layout_) RESULT(B) LAST_BUFFER(B, 7)
+#else
+#define BUFFERS(B) Q_K_V(B) B(3, Int, layout_) RESULT(B) MASK_BUFFER(B, 5)
 #endif
 #ifdef MASK
 #define MASK_BUFFER(B, index) B(index, Float, key_mask)

@@ -1,18 +1,25 @@
-// Gradient of attention for any GPU, and the numbers it needs: MODE of attention.glsl. A work group of LOCAL invocations has
-// BQ rows of one head (queries, or keys), T = LOCAL / BQ invocations to a row, and goes over the others by blocks of BK
-// through shared memory: scores again, and dy v^T, never stored.
+// Gradient of attention for any GPU, and the numbers it needs: MODE of attention.glsl. WORKERS = TX * TY invocations have
+// BQ = TY * TQ rows of one head (queries, or keys), and a work group PACK such blocks. They go over the others by BK = TX *
+// TK at a time through shared memory, the next ones on their way while sums are made. An invocation has TQ rows: scores
+// with TK others again, and dy v^T, never stored; then sums of TE times four channels.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 
-#ifndef LOCAL
-#define LOCAL 128
+#ifndef TX
+#define TX 8
 #endif
-#ifndef BQ
-#define BQ 16
+#ifndef TY
+#define TY 8
 #endif
-#ifndef BK
-#define BK 16
+#ifndef TQ
+#define TQ 2
+#endif
+#ifndef TK
+#define TK 2
+#endif
+#ifndef PACK
+#define PACK 1
 #endif
 #ifndef HEAD
 #define HEAD 64
@@ -22,171 +29,247 @@
 #define DK
 #define DV
 #endif
-#define T (LOCAL / BQ)
 #include "attention.glsl"
+#define WORKERS (TX * TY)
+#include "attention_rows.glsl"
+#ifdef SHUFFLE
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 
-layout(local_size_x = LOCAL) in;
-
-// Rows of a work group: a (q or k), and b (dy or v). The others: c (k or q), and d (v or dy).
+// Rows of a work group: a (q or k), and b (dy or v). The others: c (k or q), and d (v or dy). FIRST: sums of c by the
+// gradient of scores, which takes dy v^T; SECOND: sums of d by weights.
 #if MODE == KEYS
 #define OWN p.keys
 #define OTHERS p.queries
-#define A(i) AT(k, i)
-#define B(i) AT(v, i)
-#define C(i) AT(q, i)
-#define D(i) AT(dy, i)
+#define A k
+#define B v
+#define C q
+#define D dy
 const uint OF_A = OF_K, OF_B = OF_V, OF_C = OF_Q, OF_D = OF_OUT, OF_FIRST = OF_DK;
 #else
 #define OWN p.queries
 #define OTHERS p.keys
-#define A(i) AT(q, i)
-#define B(i) AT(dy, i)
-#define C(i) AT(k, i)
-#define D(i) AT(v, i)
+#define A q
+#define B dy
+#define C k
+#define D v
 const uint OF_A = OF_Q, OF_B = OF_OUT, OF_C = OF_K, OF_D = OF_V, OF_FIRST = OF_DQ;
 #endif
-#if MODE == QUERIES || defined(DK) // dy v^T is needed, for sums of c
-#define SLOPES
+#if MODE == QUERIES || defined DK
+#define FIRST
+#endif
+#if MODE == KEYS && defined DV
+#define SECOND
 #endif
 
-const uint ROW = HEAD + 1; // odd steps spread over the banks
-const uint SCORES = (BK + T - 1) / T, CHANNELS = (HEAD + T - 1) / T;
-shared float a_tile[BQ * (HEAD + 1)];
-shared float c_tile[BK * (HEAD + 1)];
+const uint BQ = TY * TQ, BK = TX * TK;
+#define TE ((HEAD4 + TX - 1) / TX)
+#define STEPP (TX * TK / 4 | 1)
+
+layout(local_size_x = TX * TY * PACK) in;
+shared vec4 a_tile[PACK * BQ * STEP4];
+shared vec4 c_tile[PACK * BK * STEP4];
+#ifdef FIRST
+shared vec4 b_tile[PACK * BQ * STEP4];
+shared vec4 slopes[PACK * BQ * STEPP];
+#endif
+#if MODE != STATS
+shared vec4 d_tile[PACK * BK * STEP4];
+#endif
+#ifdef SECOND
+shared vec4 weights[PACK * BQ * STEPP];
+#endif
 #if MODE == STATS
-shared float parts[3 * LOCAL];
+#include "attention_across.glsl"
 #else
-shared float b_tile[BQ * (HEAD + 1)];
-shared float d_tile[BK * (HEAD + 1)];
-shared float weight[BQ * (BK + 1)];
-shared float slope[BQ * (BK + 1)];
+#define INVOCATION gl_LocalInvocationIndex
+#include "attention_product.glsl"
 #endif
 
 void main()
 {
-    if (GROUP_INDEX >= p.groups) return; // the last row of groups is not full
-    Place at = place_of(GROUP_INDEX, BQ);
-    uint me = gl_LocalInvocationIndex, row = me / T, t = me % T;
+    if (GROUP_INDEX * PACK >= p.groups) return; // the last row of groups is not full
+    uint me = INVOCATION, pack = me / WORKERS, worker = me % WORKERS, ty = worker / TX, tx = worker % TX;
+    Place at = place_of(min(GROUP_INDEX * PACK + pack, p.groups - 1u), BQ);
     uint a_base = base_of(OF_A, at), b_base = base_of(OF_B, at), c_base = base_of(OF_C, at), d_base = base_of(OF_D, at);
     uint a_step = row_step(OF_A), b_step = row_step(OF_B), c_step = row_step(OF_C), d_step = row_step(OF_D);
-    uint stats = stats_of(at), kind = stats_step(), own = min(at.first + row, OWN - 1u);
-    for (uint i = me; i < BQ * HEAD; i += LOCAL) {
-        uint r = i / HEAD, d = i % HEAD, from = min(at.first + r, OWN - 1u);
-        a_tile[r * ROW + d] = A(a_base + from * a_step + d);
+    uint own_at = pack * BQ * STEP4, other_at = pack * BK * STEP4, pair_at = pack * BQ * STEPP;
+    uint stats = stats_of(at), kind = stats_step();
+
+    for (uint t = worker; t < BQ * HEAD4; t += WORKERS) {
+        uint r = t / HEAD4, d = t % HEAD4, own = min(at.first + r, OWN - 1u);
+        a_tile[own_at + r * STEP4 + d] = ROW4(A, a_base + own * a_step, d) * p.scale;
+#ifdef FIRST
+        b_tile[own_at + r * STEP4 + d] = ROW4(B, b_base + own * b_step, d);
+#endif
+    }
+    vec4 coming_c[PARTS(TX * TK)];
+    FETCH(coming_c, (TX * TK), C, c_base, c_step, 0u, OTHERS)
+    KEEP(coming_c, (TX * TK), c_tile, other_at)
 #if MODE != STATS
-        b_tile[r * ROW + d] = B(b_base + from * b_step + d);
-#endif
-    }
-#if MODE == STATS
-    float largest = LOW, total = 0.0; // of this invocation's share
-#else
-    float first_sum[CHANNELS], second_sum[CHANNELS];
-    [[unroll]] for (uint c = 0; c < CHANNELS; c++) {
-        first_sum[c] = 0.0;
-        second_sum[c] = 0.0;
-    }
-#endif
-#if MODE == QUERIES
-    float largest = AT(y, stats + own), inverse = AT(y, stats + own + kind), mean = AT(y, stats + own + 2u * kind);
-#elif MODE == KEYS
-    bool own_shown = shown(at.outer, own);
+    vec4 coming_d[PARTS(TX * TK)];
+    FETCH(coming_d, (TX * TK), D, d_base, d_step, 0u, OTHERS)
+    KEEP(coming_d, (TX * TK), d_tile, other_at)
 #endif
 
-    for (uint first = 0u; first < OTHERS; first += BK) {
-        for (uint i = me; i < BK * HEAD; i += LOCAL) {
-            uint r = i / HEAD, d = i % HEAD, from = min(first + r, OTHERS - 1u);
-            c_tile[r * ROW + d] = C(c_base + from * c_step + d);
-#if MODE != STATS
-            d_tile[r * ROW + d] = D(d_base + from * d_step + d);
-#endif
-        }
-        barrier();
-        float score[SCORES], product[SCORES];
-        [[unroll]] for (uint s = 0; s < SCORES; s++) {
-            score[s] = 0.0;
-            product[s] = 0.0;
-        }
-        for (uint d = 0u; d < HEAD; d++) {
-            float value = a_tile[row * ROW + d];
-            [[unroll]] for (uint s = 0; s < SCORES; s++) score[s] += value * c_tile[min(t + s * T, BK - 1) * ROW + d];
-#ifdef SLOPES
-            float other = b_tile[row * ROW + d];
-            [[unroll]] for (uint s = 0; s < SCORES; s++) product[s] += other * d_tile[min(t + s * T, BK - 1) * ROW + d];
-#endif
-        }
-        [[unroll]] for (uint s = 0; s < SCORES; s++) {
-            uint j = t + s * T, other = min(first + j, OTHERS - 1u);
-            bool seen = j < BK && first + j < OTHERS;
-#if MODE == KEYS
-            seen = seen && own_shown;
-            float largest = AT(y, stats + other), inverse = AT(y, stats + other + kind);
-            float mean = AT(y, stats + other + 2u * kind);
+    uint own[TQ]; // rows of this invocation
+    [[unroll]] for (uint i = 0; i < TQ; i++) own[i] = min(at.first + ty + i * TY, OWN - 1u);
+#if MODE == STATS
+    float largest[TQ], total[TQ]; // of this invocation's share
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        largest[i] = LOW;
+        total[i] = 0.0;
+    }
+#elif MODE == QUERIES
+    float largest[TQ], inverse[TQ], mean[TQ];
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        largest[i] = AT(y, stats + own[i]);
+        inverse[i] = AT(y, stats + own[i] + kind);
+        mean[i] = AT(y, stats + own[i] + 2u * kind);
+    }
 #else
-            seen = seen && shown(at.outer, other);
+    bool own_shown[TQ];
+    [[unroll]] for (uint i = 0; i < TQ; i++) own_shown[i] = shown(at.outer, own[i]);
+#endif
+#ifdef FIRST
+    vec4 first_sum[TQ][TE];
+#endif
+#ifdef SECOND
+    vec4 second_sum[TQ][TE];
+#endif
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        [[unroll]] for (uint e = 0; e < TE; e++) {
+#ifdef FIRST
+            first_sum[i][e] = vec4(0.0);
+#endif
+#ifdef SECOND
+            second_sum[i][e] = vec4(0.0);
+#endif
+        }
+    }
+    barrier();
+
+    for (uint first = 0u; first < OTHERS; first += BK) {
+        float score[TQ][TK];
+        [[unroll]] for (uint i = 0; i < TQ; i++)
+            [[unroll]] for (uint n = 0; n < TK; n++) score[i][n] = 0.0;
+#ifdef FIRST
+        float product[TQ][TK];
+        [[unroll]] for (uint i = 0; i < TQ; i++)
+            [[unroll]] for (uint n = 0; n < TK; n++) product[i][n] = 0.0;
 #endif
 #if MODE == STATS
-            float value = seen ? score[s] * p.scale : LOW, m = max(largest, value);
-            total = total * exp(largest - m) + (seen ? exp(value - m) : 0.0);
-            largest = m;
-#else
-            float w = seen ? exp(score[s] * p.scale - largest) * inverse : 0.0;
-            if (j < BK) {
-                weight[row * (BK + 1) + j] = w;
-                slope[row * (BK + 1) + j] = seen ? w * (product[s] - mean) : 0.0;
+        bool more = first + BK < OTHERS;
+        if (more) FETCH(coming_c, (TX * TK), C, c_base, c_step, first + BK, OTHERS)
+#endif
+        for (uint d = 0u; d < HEAD4; d++) {
+            vec4 cc[TK];
+            [[unroll]] for (uint n = 0; n < TK; n++) cc[n] = c_tile[other_at + (tx + n * TX) * STEP4 + d];
+            [[unroll]] for (uint i = 0; i < TQ; i++) {
+                vec4 aa = a_tile[own_at + (ty + i * TY) * STEP4 + d];
+                [[unroll]] for (uint n = 0; n < TK; n++) ADD_PRODUCT(score[i][n], aa, cc[n])
+            }
+#ifdef FIRST
+            [[unroll]] for (uint n = 0; n < TK; n++) cc[n] = d_tile[other_at + (tx + n * TX) * STEP4 + d];
+            [[unroll]] for (uint i = 0; i < TQ; i++) {
+                vec4 bb = b_tile[own_at + (ty + i * TY) * STEP4 + d];
+                [[unroll]] for (uint n = 0; n < TK; n++) ADD_PRODUCT(product[i][n], bb, cc[n])
             }
 #endif
         }
+        [[unroll]] for (uint n = 0; n < TK; n++) {
+            uint j = tx + n * TX, other = min(first + j, OTHERS - 1u);
+            bool there = first + j < OTHERS;
+#if MODE == KEYS
+            float their_largest = AT(y, stats + other), their_inverse = AT(y, stats + other + kind);
+            float their_mean = AT(y, stats + other + 2u * kind);
+#else
+            there = there && shown(at.outer, other);
+#endif
+            [[unroll]] for (uint i = 0; i < TQ; i++) {
+                uint pair = pair_at + (ty + i * TY) * STEPP + j / 4u;
+#if MODE == STATS
+                float value = there ? score[i][n] : LOW, m = max(largest[i], value);
+                total[i] = total[i] * exp(largest[i] - m) + (there ? exp(value - m) : 0.0);
+                largest[i] = m;
+#elif MODE == QUERIES
+                float weight = there ? exp(score[i][n] - largest[i]) * inverse[i] : 0.0;
+                slopes[pair][j % 4u] = weight * (product[i][n] - mean[i]);
+#else
+                float weight = there && own_shown[i] ? exp(score[i][n] - their_largest) * their_inverse : 0.0;
+#ifdef FIRST
+                slopes[pair][j % 4u] = weight * (product[i][n] - their_mean);
+#endif
+#ifdef SECOND
+                weights[pair][j % 4u] = weight;
+#endif
+#endif
+            }
+        }
         barrier();
 #if MODE != STATS
-        for (uint j = 0u; j < BK; j++) {
-#ifdef SLOPES
-            float s = slope[row * (BK + 1) + j];
-            [[unroll]] for (uint c = 0; c < CHANNELS; c++)
-                first_sum[c] += s * c_tile[j * ROW + min(t + c * T, HEAD - 1)];
+        bool more = first + BK < OTHERS;
+        if (more) {
+            FETCH(coming_c, (TX * TK), C, c_base, c_step, first + BK, OTHERS)
+            FETCH(coming_d, (TX * TK), D, d_base, d_step, first + BK, OTHERS)
+        }
+        for (uint j = 0u; j < BK / 4u; j++) {
+#ifdef FIRST
+            ADD_SUMS(first_sum, slopes, c_tile, pair_at, other_at)
 #endif
-#ifdef DV
-            float w = weight[row * (BK + 1) + j];
-            [[unroll]] for (uint c = 0; c < CHANNELS; c++)
-                second_sum[c] += w * d_tile[j * ROW + min(t + c * T, HEAD - 1)];
+#ifdef SECOND
+            ADD_SUMS(second_sum, weights, d_tile, pair_at, other_at)
 #endif
         }
         barrier();
 #endif
+        if (more) {
+            KEEP(coming_c, (TX * TK), c_tile, other_at)
+#if MODE != STATS
+            KEEP(coming_d, (TX * TK), d_tile, other_at)
+#endif
+        }
+        barrier();
     }
 
+    bool mine = GROUP_INDEX * PACK + pack < p.groups;
 #if MODE == STATS
-    float sum = 0.0;
-    for (uint d = t; d < HEAD; d += T) {
-        uint i = base_of(OF_OUT, at) + own * row_step(OF_OUT) + d;
-        sum += AT(dy, i) * AT(y, i);
+    float all[TQ], sum[TQ];
+    [[unroll]] for (uint i = 0; i < TQ; i++) all[i] = largest[i];
+    LARGEST_OF_ROW(all)
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        uint start = base_of(OF_OUT, at) + own[i] * row_step(OF_OUT);
+        sum[i] = 0.0;
+        for (uint d = tx; d < HEAD4; d += TX) {
+            vec4 yy = ROW4(y, start, d), dd = ROW4(dy, start, d);
+            ADD_PRODUCT(sum[i], dd, yy)
+        }
+        total[i] *= exp(largest[i] - all[i]);
     }
-    parts[3u * me] = largest;
-    parts[3u * me + 1u] = total;
-    parts[3u * me + 2u] = sum;
-    barrier();
-    if (t != 0u || at.first + row >= OWN) return;
-    for (uint i = 1u; i < T; i++) {
-        float m = max(largest, parts[3u * (me + i)]);
-        total = total * exp(largest - m) + parts[3u * (me + i) + 1u] * exp(parts[3u * (me + i)] - m);
-        largest = m;
-        sum += parts[3u * (me + i) + 2u];
+    NEXT_ACROSS
+    SUM_OF_ROW(total)
+    NEXT_ACROSS
+    SUM_OF_ROW(sum)
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        if (tx != 0u || !mine || at.first + ty + i * TY >= OWN) continue;
+        AT(result, stats + own[i]) = total[i] > 0.0 ? all[i] : 0.0;
+        AT(result, stats + own[i] + kind) = total[i] > 0.0 ? 1.0 / total[i] : 0.0;
+        AT(result, stats + own[i] + 2u * kind) = sum[i];
     }
-    AT(result, stats + own) = total > 0.0 ? largest : 0.0;
-    AT(result, stats + own + kind) = total > 0.0 ? 1.0 / total : 0.0;
-    AT(result, stats + own + 2u * kind) = sum;
 #else
-    if (at.first + row >= OWN) return;
-#ifdef SLOPES
-    uint first_at = base_of(OF_FIRST, at) + own * row_step(OF_FIRST);
-    [[unroll]] for (uint c = 0; c < CHANNELS; c++) {
-        if (t + c * T < HEAD) AT(result, first_at + t + c * T) = first_sum[c] * p.scale;
-    }
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        if (!mine || at.first + ty + i * TY >= OWN) continue;
+        [[unroll]] for (uint e = 0; e < TE; e++) {
+            uint d = tx + e * TX;
+            if (d >= HEAD4) continue;
+#ifdef FIRST
+            PUT_ROW4(result, base_of(OF_FIRST, at) + own[i] * row_step(OF_FIRST), d, first_sum[i][e] * p.scale)
 #endif
-#ifdef DV
-    uint second_at = base_of(OF_DV, at) + own * row_step(OF_DV);
-    [[unroll]] for (uint c = 0; c < CHANNELS; c++) {
-        if (t + c * T < HEAD) AT(result, second_at + t + c * T) = second_sum[c];
-    }
+#ifdef SECOND
+            PUT_ROW4(result, base_of(OF_DV, at) + own[i] * row_step(OF_DV), d, second_sum[i][e])
 #endif
+        }
+    }
 #endif
 }

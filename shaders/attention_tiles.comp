@@ -1,90 +1,129 @@
-// Attention for any GPU: a work group of LOCAL invocations does BQ queries of one head, T = LOCAL / BQ invocations to a
-// query. Keys come by blocks of BK through shared memory, then their values through the same; sums are kept with the
-// largest score so far (online softmax).
+// Attention for any GPU: WORKERS = TX * TY invocations do BQ = TY * TQ queries of one head, and a work group PACK such
+// blocks (small windows). Keys and values come by BK = TX * TK at a time through shared memory, the next ones while these
+// are computed with. An invocation has TQ queries: scores with TK keys, then sums of TE times four channels, kept with
+// the largest score so far (online softmax), which the TX invocations of a row find together: by shuffles with SHUFFLE
+// (TX divides the subgroup), else through shared memory.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 
-#ifndef LOCAL
-#define LOCAL 128
+#ifndef TX
+#define TX 8
 #endif
-#ifndef BQ
-#define BQ 16
+#ifndef TY
+#define TY 16
 #endif
-#ifndef BK
-#define BK 16
+#ifndef TQ
+#define TQ 2
+#endif
+#ifndef TK
+#define TK 4
+#endif
+#ifndef PACK
+#define PACK 1
 #endif
 #ifndef HEAD
 #define HEAD 64
 #endif
-#define T (LOCAL / BQ)
 #include "attention.glsl"
+#define WORKERS (TX * TY)
+#include "attention_rows.glsl"
+#ifdef SHUFFLE
+#extension GL_KHR_shader_subgroup_basic : require
+#extension GL_KHR_shader_subgroup_shuffle : require
+#endif
 
-layout(local_size_x = LOCAL) in;
-const uint ROW = HEAD + 1; // odd steps spread over the banks
-const uint SCORES = (BK + T - 1) / T, CHANNELS = (HEAD + T - 1) / T;
-shared float q_tile[BQ * (HEAD + 1)];
-shared float kv_tile[BK * (HEAD + 1)];
-shared float weight[BQ * (BK + 1)];
+const uint BQ = TY * TQ, BK = TX * TK;
+#define TE ((HEAD4 + TX - 1) / TX)
+#define STEPP (TX * TK / 4 | 1)
+
+layout(local_size_x = TX * TY * PACK) in;
+shared vec4 q_tile[PACK * BQ * STEP4];
+shared vec4 k_tile[PACK * BK * STEP4];
+shared vec4 v_tile[PACK * BK * STEP4];
+shared vec4 weights[PACK * BQ * STEPP];
+#include "attention_across.glsl"
 
 void main()
 {
-    if (GROUP_INDEX >= p.groups) return; // the last row of groups is not full
-    Place at = place_of(GROUP_INDEX, BQ);
-    uint me = gl_LocalInvocationIndex, row = me / T, t = me % T;
+    if (GROUP_INDEX * PACK >= p.groups) return; // the last row of groups is not full
+    uint me = INVOCATION, pack = me / WORKERS, worker = me % WORKERS, ty = worker / TX, tx = worker % TX;
+    Place at = place_of(min(GROUP_INDEX * PACK + pack, p.groups - 1u), BQ);
     uint q_base = base_of(OF_Q, at), k_base = base_of(OF_K, at), v_base = base_of(OF_V, at);
     uint q_step = row_step(OF_Q), k_step = row_step(OF_K), v_step = row_step(OF_V);
-    for (uint i = me; i < BQ * HEAD; i += LOCAL) {
-        uint r = i / HEAD, d = i % HEAD;
-        q_tile[r * ROW + d] = AT(q, q_base + min(at.first + r, p.queries - 1u) * q_step + d) * p.scale;
+    uint q_at = pack * BQ * STEP4, k_at = pack * BK * STEP4, w_at = pack * BQ * STEPP;
+
+    const float to_exp2 = 1.44269504;
+    for (uint t = worker; t < BQ * HEAD4; t += WORKERS) {
+        uint r = t / HEAD4, d = t % HEAD4, query = min(at.first + r, p.queries - 1u);
+        q_tile[q_at + r * STEP4 + d] = ROW4(q, q_base + query * q_step, d) * (p.scale * to_exp2);
     }
-    float largest = LOW, total = 0.0, sum[CHANNELS];
-    [[unroll]] for (uint c = 0; c < CHANNELS; c++) sum[c] = 0.0;
+    vec4 coming[PARTS(TX * TK)];
+    FETCH(coming, (TX * TK), k, k_base, k_step, 0u, p.keys)
+    KEEP(coming, (TX * TK), k_tile, k_at)
+    float largest[TQ], total[TQ];
+    vec4 sum[TQ][TE];
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        largest[i] = LOW;
+        total[i] = 0.0; // of this invocation's keys
+        [[unroll]] for (uint e = 0; e < TE; e++) sum[i][e] = vec4(0.0);
+    }
+    barrier();
 
     for (uint first = 0u; first < p.keys; first += BK) {
-        for (uint i = me; i < BK * HEAD; i += LOCAL)
-            kv_tile[i / HEAD * ROW + i % HEAD] = AT(k, k_base + min(first + i / HEAD, p.keys - 1u) * k_step + i % HEAD);
-        barrier();
-        float score[SCORES];
-        [[unroll]] for (uint s = 0; s < SCORES; s++) score[s] = 0.0;
-        for (uint d = 0u; d < HEAD; d++) {
-            float value = q_tile[row * ROW + d];
-            [[unroll]] for (uint s = 0; s < SCORES; s++) score[s] += value * kv_tile[min(t + s * T, BK - 1) * ROW + d];
+        FETCH(coming, (TX * TK), v, v_base, v_step, first, p.keys)
+        float score[TQ][TK];
+        [[unroll]] for (uint i = 0; i < TQ; i++)
+            [[unroll]] for (uint n = 0; n < TK; n++) score[i][n] = 0.0;
+        for (uint d = 0u; d < HEAD4; d++) {
+            vec4 kk[TK];
+            [[unroll]] for (uint n = 0; n < TK; n++) kk[n] = k_tile[k_at + (tx + n * TX) * STEP4 + d];
+            [[unroll]] for (uint i = 0; i < TQ; i++) {
+                vec4 qq = q_tile[q_at + (ty + i * TY) * STEP4 + d];
+                [[unroll]] for (uint n = 0; n < TK; n++) ADD_PRODUCT(score[i][n], qq, kk[n])
+            }
         }
-        [[unroll]] for (uint s = 0; s < SCORES; s++) {
-            uint j = t + s * T;
-            bool visible = j < BK && first + j < p.keys && shown(at.outer, min(first + j, p.keys - 1u));
-            score[s] = visible ? score[s] : LOW;
-            if (j < BK) weight[row * (BK + 1) + j] = score[s];
+        [[unroll]] for (uint n = 0; n < TK; n++) {
+            uint key = first + tx + n * TX;
+            bool visible = key < p.keys && shown(at.outer, min(key, p.keys - 1u));
+            [[unroll]] for (uint i = 0; i < TQ; i++) score[i][n] = visible ? score[i][n] : LOW;
         }
-        barrier();
-        float m = largest;
-        [[unroll]] for (uint j = 0; j < BK; j++) m = max(m, weight[row * (BK + 1) + j]);
-        barrier();
-        [[unroll]] for (uint s = 0; s < SCORES; s++) {
-            uint j = t + s * T;
-            if (j < BK) weight[row * (BK + 1) + j] = score[s] > LOW ? exp(score[s] - m) : 0.0;
+        float new_largest[TQ];
+        [[unroll]] for (uint i = 0; i < TQ; i++) {
+            new_largest[i] = largest[i];
+            [[unroll]] for (uint n = 0; n < TK; n++) new_largest[i] = max(new_largest[i], score[i][n]);
         }
-        for (uint i = me; i < BK * HEAD; i += LOCAL)
-            kv_tile[i / HEAD * ROW + i % HEAD] = AT(v, v_base + min(first + i / HEAD, p.keys - 1u) * v_step + i % HEAD);
-        barrier();
-        float shrink = exp(largest - m);
-        largest = m;
-        total *= shrink;
-        [[unroll]] for (uint c = 0; c < CHANNELS; c++) sum[c] *= shrink;
-        for (uint j = 0u; j < BK; j++) {
-            float w = weight[row * (BK + 1) + j];
-            total += w;
-            [[unroll]] for (uint c = 0; c < CHANNELS; c++) sum[c] += w * kv_tile[j * ROW + min(t + c * T, HEAD - 1)];
+        LARGEST_OF_ROW(new_largest)
+        [[unroll]] for (uint i = 0; i < TQ; i++) {
+            float shrink = exp2(largest[i] - new_largest[i]);
+            largest[i] = new_largest[i];
+            total[i] *= shrink;
+            [[unroll]] for (uint e = 0; e < TE; e++) sum[i][e] *= shrink;
+            [[unroll]] for (uint n = 0; n < TK; n++) {
+                float weight = score[i][n] > LOW ? exp2(score[i][n] - largest[i]) : 0.0;
+                uint j = tx + n * TX;
+                total[i] += weight;
+                weights[w_at + (ty + i * TY) * STEPP + j / 4u][j % 4u] = weight;
+            }
         }
+        KEEP(coming, (TX * TK), v_tile, k_at)
+        barrier();
+        if (first + BK < p.keys) FETCH(coming, (TX * TK), k, k_base, k_step, first + BK, p.keys)
+        for (uint j = 0u; j < BK / 4u; j++) ADD_SUMS(sum, weights, v_tile, w_at, k_at)
+        KEEP(coming, (TX * TK), k_tile, k_at)
         barrier();
     }
 
-    if (at.first + row >= p.queries) return;
-    float scale = total > 0.0 ? 1.0 / total : 0.0;
-    uint y_base = base_of(OF_OUT, at) + (at.first + row) * row_step(OF_OUT);
-    [[unroll]] for (uint c = 0; c < CHANNELS; c++) {
-        uint d = t + c * T;
-        if (d < HEAD) AT(y, y_base + d) = sum[c] * scale;
+    SUM_OF_ROW(total)
+    if (GROUP_INDEX * PACK + pack >= p.groups) return;
+    uint y_base = base_of(OF_OUT, at), y_step = row_step(OF_OUT);
+    [[unroll]] for (uint i = 0; i < TQ; i++) {
+        uint query = at.first + ty + i * TY;
+        float scale = total[i] > 0.0 ? 1.0 / total[i] : 0.0;
+        if (query >= p.queries) continue;
+        [[unroll]] for (uint e = 0; e < TE; e++) {
+            uint d = tx + e * TX;
+            if (d < HEAD4) PUT_ROW4(y, y_base + query * y_step, d, sum[i][e] * scale)
+        }
     }
 }

@@ -277,7 +277,8 @@ trn_status trn_attention_add_step(trn_lower *lower, const trn_node *node, trn_te
         trn_step_uint(step, scalars[i]);
     trn_step_float(step, (double)d->scale);
     trn_attention_cost(node, &step->flops, &step->bytes);
-    trn_lower_groups(step, groups);
+    int64_t packed = TRN_MAX(1, step->groups[0]); /* blocks of a work group */
+    trn_lower_groups(step, (groups + packed - 1) / packed);
     return trn_lower_step(lower, step, err);
 }
 
@@ -289,6 +290,15 @@ static trn_status lower_attention(trn_lower *lower, const trn_node *node, trn_er
         return trn_attention_gpu_lower(lower, node, err);
     return trn_fail(err, TRN_ERR_UNSUPPORTED, "attention: no kernel runs on %s: %s",
                     trn_lower_device(lower)->name, why_not);
+}
+
+/* Kernels for GPUs read and write float16, those for CPU drivers do not. */
+static bool takes_half(const trn_lower *lower, const trn_node *node, int which)
+{
+    char why_not[128];
+    (void)node;
+    return which <= V && !trn_wide_lanes_apply(trn_lower_gpu(lower), why_not) &&
+           trn_attention_tiles_apply(trn_lower_gpu(lower), why_not);
 }
 
 /* ---- cases ---- */
@@ -411,6 +421,7 @@ const trn_op trn_op_attention = {
     .lower = lower_attention,
     .cost = trn_attention_cost,
     .describe = describe,
+    .half = takes_half,
     .variants = variants,
     .variant_count = (int)TRN_COUNT(variants),
     .cases = cases,

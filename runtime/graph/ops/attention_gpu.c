@@ -1,30 +1,30 @@
-/* Attention through shared memory, for GPUs and whatever else has it. */
-#include "attention.h"
+/* Attention on GPUs: through shared memory. */
+#include "attention_tiles.h"
 
 bool trn_attention_tiles_apply(const trn_gpu *gpu, char why_not[128])
 {
     const trn_device_info *info = trn_gpu_info(gpu);
-    if (info->max_invocations < 128) return trn_variant_say(why_not, "needs work groups of 128");
+    if (info->max_invocations < 64) return trn_variant_say(why_not, "needs work groups of 64");
     return trn_variant_say(why_not,
                            info->shared_memory_bytes < 16384 ? "needs 16 KiB of shared memory" : NULL);
 }
 
 trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_error *err)
 {
-    enum { LOCAL = 128 };
-    const trn_device_info *info = trn_lower_device(lower);
     const trn_attention_desc *d = trn_attention_desc_of(node);
-    int bq = d->queries <= 8 ? 8 : 16, bk = 32, row = d->head_size + 1;
-    uint32_t room = TRN_MIN(info->shared_memory_bytes, 32768U);
-    while (bk > 8 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
-        bk /= 2;
-    while (bq > 4 && 4U * (uint32_t)((bq + bk) * row + bq * (bk + 1)) > room)
-        bq /= 2;
-    trn_step step = {.shader = "attention_tiles.comp", .variant = "tiles", .reason = "shared memory"};
-    trn_step_macro(lower, &step, "LOCAL", LOCAL);
-    trn_step_macro(lower, &step, "BQ", bq);
-    trn_step_macro(lower, &step, "BK", bk);
-    int loads = (bk * d->head_size + LOCAL - 1) / LOCAL;
-    return trn_attention_add_step(lower, node, node->inputs[TRN_ATTENTION_K], &step, bq, bk,
-                                  2 * (1 + 2 * loads + d->head_size + bk), err);
+    const trn_tiles_work work = {.rows = d->queries,
+                                 .others = d->keys,
+                                 .head = d->head_size,
+                                 .products = 1,
+                                 .sums = 1,
+                                 .row_tiles = 1,
+                                 .other_tiles = 2,
+                                 .pair_tiles = 1};
+    trn_tiles_shape shape;
+    trn_step step = {0};
+    if (!trn_tiles_choose(lower, node, "attention_tiles.comp", &work, &shape, &step, err)) return err->code;
+    trn_tiles_macros(lower, &step, &shape, d);
+    int others = shape.tx * shape.tk;
+    return trn_attention_add_step(lower, node, node->inputs[TRN_ATTENTION_K], &step, shape.ty * shape.tq,
+                                  others, 2 + (d->head_size + 3) / 4 + others / 4, err);
 }

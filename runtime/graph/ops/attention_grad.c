@@ -428,7 +428,8 @@ trn_status trn_attention_add_pass(trn_lower *lower, const trn_node *node, const 
     trn_step_float(step, (double)d->scale);
     step->flops = p->flops;
     step->bytes = p->bytes;
-    trn_lower_groups(step, groups);
+    int64_t packed = TRN_MAX(1, step->groups[0]); /* blocks of a work group */
+    trn_lower_groups(step, (groups + packed - 1) / packed);
     return trn_lower_step(lower, step, err);
 }
 

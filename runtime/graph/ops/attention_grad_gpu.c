@@ -1,29 +1,32 @@
-/* The gradient of attention through shared memory. */
-#include "attention.h"
+/* The gradient of attention on GPUs: through shared memory. */
+#include "attention_tiles.h"
 
-/* Bytes of shared memory of attention_grad_tiles.comp, whatever its mode. */
-static uint32_t tile_bytes(int bq, int bk, int head, int local)
+#include <string.h>
+
+/* What attention_grad_tiles.comp does in a pass: dq and dk take scores and dy v^T, dv scores alone. */
+static trn_tiles_work work_of(const trn_attention_pass *p, int head)
 {
-    return 4U * (uint32_t)(2 * (bq + bk) * (head + 1) + 2 * bq * (bk + 1) + 3 * local);
+    trn_tiles_work work = {.rows = p->rows, .others = p->others, .head = head};
+    bool stats = strcmp(p->mode, "STATS") == 0, slopes = strcmp(p->mode, "QUERIES") == 0 || p->dk;
+    work.products = work.row_tiles = slopes ? 2 : 1;
+    work.sums = work.pair_tiles = stats ? 0 : (slopes ? 1 : 0) + (p->dv ? 1 : 0);
+    work.other_tiles = stats ? 1 : 2;
+    return work;
 }
 
 trn_status trn_attention_gpu_pass(trn_lower *lower, const trn_node *node, const trn_attention_pass *p,
                                   trn_error *err)
 {
-    enum { LOCAL = 128 };
-    int head = trn_attention_desc_of(node)->head_size, bq = p->rows <= 8 ? 8 : 16, bk = 32;
-    uint32_t room = TRN_MIN(trn_lower_device(lower)->shared_memory_bytes, 32768U);
-    while (bk > 8 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bk /= 2;
-    while (bq > 4 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bq /= 2;
-    while (bk > 1 && tile_bytes(bq, bk, head, LOCAL) > room)
-        bk /= 2;
-    int rounds = 1 + 2 * ((bk * head + LOCAL - 1) / LOCAL + head + bk);
-    trn_step step = {.shader = "attention_grad_tiles.comp", .variant = "tiles", .reason = "shared memory"};
-    trn_step_macro(lower, &step, "LOCAL", LOCAL);
-    trn_step_macro(lower, &step, "BQ", bq);
-    trn_step_macro(lower, &step, "BK", bk);
-    trn_status status = trn_attention_check_rounds(lower, (p->others + bk - 1) / bk, rounds, p->others, err);
-    return status == TRN_OK ? trn_attention_add_pass(lower, node, p, &step, bq, err) : status;
+    const trn_attention_desc *d = trn_attention_desc_of(node);
+    const trn_tiles_work work = work_of(p, d->head_size);
+    trn_tiles_shape shape;
+    trn_step step = {0};
+    if (!trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, &shape, &step, err))
+        return err->code;
+    int others = shape.tx * shape.tk, blocks = (p->others + others - 1) / others;
+    int rounds = 1 + (d->head_size + 3) / 4 + others / 4;
+    trn_status status = trn_attention_check_rounds(lower, blocks, rounds, p->others, err);
+    if (status != TRN_OK) return status;
+    trn_tiles_macros(lower, &step, &shape, d);
+    return trn_attention_add_pass(lower, node, p, &step, shape.ty * shape.tq, err);
 }

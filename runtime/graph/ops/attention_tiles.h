@@ -1,0 +1,35 @@
+/* Shapes of the attention kernels that work through shared memory, forward and backward, and which of them
+ * suit a device and a piece of work. Private to graph/ops. */
+#ifndef TRN_GRAPH_OPS_ATTENTION_TILES_H
+#define TRN_GRAPH_OPS_ATTENTION_TILES_H
+
+#include "attention.h"
+
+/* tx * ty invocations do a block of ty * tq rows and go over the others by tx * tk; a work group has `pack`
+ * blocks. The macros TX, TY, TQ, TK and PACK. */
+typedef struct trn_tiles_shape {
+    int tx, ty, tq, tk, pack;
+} trn_tiles_shape;
+
+/* What a kernel does, in products of rows by others (scores) and sums over others, and what it keeps in
+ * shared memory: tiles of rows, of others, and of numbers for each pair. */
+typedef struct trn_tiles_work {
+    int rows, others, head;
+    int products, sums;
+    int row_tiles, other_tiles, pair_tiles;
+} trn_tiles_work;
+
+enum { TRN_TILES_SHAPES = 4 };
+/* Shapes that fit the device, the most promising first and one for each size of work group; 0: none fits. */
+int trn_tiles_shapes(const trn_device_info *info, const trn_tiles_work *work,
+                     trn_tiles_shape shapes[TRN_TILES_SHAPES]);
+/* Adds the macros of a shape and of the device, VEC4 when all rows allow it, and the size of subgroups. */
+void trn_tiles_macros(trn_lower *lower, trn_step *step, const trn_tiles_shape *shape,
+                      const trn_attention_desc *d);
+/* "tiles 64x32 4x4": rows and others of a block, and of an invocation; " x4" for blocks of a work group */
+const char *trn_tiles_name(trn_lower *lower, const trn_tiles_shape *shape);
+/* The shape that the choice mechanism picks for a node; false when none fits, with err set. */
+bool trn_tiles_choose(trn_lower *lower, const trn_node *node, const char *shader, const trn_tiles_work *work,
+                      trn_tiles_shape *shape, trn_step *step, trn_error *err);
+
+#endif
