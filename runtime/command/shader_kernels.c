@@ -1,6 +1,6 @@
-/* The kernels of encoders and operators, compiled one after the other, for terrane shaders --statistics. This
- * runs in a process of its own that writes what it finds, as some drivers end the process over a kernel that
- * they do not like. */
+/* The kernels of encoders and operators, listed; and compiled one after the other, for terrane shaders
+ * --statistics. That runs in a process of its own that writes what it finds, as some drivers end the process
+ * over a kernel that they do not like. */
 #include "nn.h"
 #include "shaders.h"
 
@@ -118,11 +118,12 @@ static trn_status add_training(trn_graph *graph, trn_tensor *vectors, trn_error 
     return trn_optimizer_minimize(graph, loss, &optimizer, err);
 }
 
-static trn_status build(trn_encoder *encoder, trn_graph *graph, bool training, trn_error *err)
+static trn_status build(trn_encoder *encoder, trn_graph *graph, bool training, bool mixed, trn_error *err)
 {
     const trn_encode_options pooled = {.pool = TRN_FEATURES_MEAN};
     trn_features features = {0};
     if (training) trn_graph_train(graph, all_learn, NULL);
+    if (mixed) trn_graph_mixed(graph, true);
     trn_tensor *image = trn_encoder_natural_input(encoder, graph, BATCH);
     trn_status status = trn_encoder_build(encoder, graph, image, &pooled, &features, err);
     if (status != TRN_OK) return status;
@@ -131,15 +132,21 @@ static trn_status build(trn_encoder *encoder, trn_graph *graph, bool training, t
     return TRN_OK;
 }
 
-static trn_status list_graph(const maker *m, trn_encoder *encoder, bool training,
-                             const trn_kernel_list_options *options, trn_error *err)
+/* What is listed, for which device. */
+typedef struct listing {
+    trn_gpu *gpu;
+    bool training, mixed;
+    trn_kernel_list_options options;
+} listing;
+
+static trn_status list_graph(const listing *l, trn_encoder *encoder, bool training, trn_error *err)
 {
     trn_graph *graph = trn_graph_create();
     if (!graph) return trn_fail_memory(err, 0, "a graph");
-    trn_status status = build(encoder, graph, training, err);
-    trn_kernel_list_options how = *options;
+    trn_status status = build(encoder, graph, training, l->mixed && training, err);
+    trn_kernel_list_options how = l->options;
     how.training = training;
-    if (status == TRN_OK) status = trn_graph_kernels(graph, m->gpu, &how, err);
+    if (status == TRN_OK) status = trn_graph_kernels(graph, l->gpu, &how, err);
     trn_graph_destroy(graph);
     return status;
 }
@@ -157,35 +164,39 @@ static trn_status open_encoder(const char *name, trn_encoder **encoder, trn_weig
     return status == TRN_OK ? trn_encoder_load(*encoder, *weights, NULL, err) : status;
 }
 
-static trn_status list_encoder(const maker *m, const char *name, bool training,
-                               const trn_kernel_list_options *options, trn_error *err)
+static trn_status list_encoder(const listing *l, const char *name, trn_error *err)
 {
     trn_encoder *encoder = NULL;
     trn_weights *weights = NULL;
     trn_status status = open_encoder(name, &encoder, &weights, err);
-    if (status == TRN_OK) status = list_graph(m, encoder, false, options, err);
-    if (status == TRN_OK && training) status = list_graph(m, encoder, true, options, err);
+    if (status == TRN_OK) status = list_graph(l, encoder, false, err);
+    if (status == TRN_OK && l->training) status = list_graph(l, encoder, true, err);
     trn_encoder_destroy(encoder);
     trn_weights_close(weights);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "encoder '%s'", name);
 }
 
-static trn_status list_all(maker *m, const shaders_values *values, trn_error *err)
+trn_status shaders_list(const shaders_values *values, trn_gpu *gpu, shaders_report *report, void *user,
+                        trn_error *err)
 {
-    const trn_kernel_list_options options = {
-        .candidates = true, .report = take_kernel, .user = m, .progress = console_hooks()->progress};
-    const trn_progress *progress = &options.progress;
+    const listing l = {
+        .gpu = gpu,
+        .training = values->training,
+        .mixed = values->pack != NULL,
+        .options = {
+            .candidates = true, .report = report, .user = user, .progress = console_hooks()->progress}};
+    const trn_progress *progress = &l.options.progress;
     size_t count = values->models.count;
     trn_status status = TRN_OK;
     for (size_t i = 0; status == TRN_OK && i < count; i++)
-        status = list_encoder(m, values->models.items[i], values->training, &options, err);
+        status = list_encoder(&l, values->models.items[i], err);
     if (count || status != TRN_OK) return status;
     for (size_t i = 0; status == TRN_OK && i < trn_model_count(); i++) {
         trn_progress_report(progress, "encoders", i, trn_model_count());
-        status = list_encoder(m, trn_model_at(i)->name, values->training, &options, err);
+        status = list_encoder(&l, trn_model_at(i)->name, err);
         if (status == TRN_ERR_UNSUPPORTED) status = TRN_OK; /* what learns from scenes has no graph yet */
     }
-    return status == TRN_OK ? trn_op_kernels(m->gpu, &options, err) : status;
+    return status == TRN_OK ? trn_op_kernels(gpu, &l.options, err) : status;
 }
 
 trn_status shaders_make_kernels(const shaders_values *values, kernel_table *table, FILE *out, trn_error *err)
@@ -198,7 +209,7 @@ trn_status shaders_make_kernels(const shaders_values *values, kernel_table *tabl
         put_text(out, trn_gpu_info(m.gpu)->name);
         put_text(out, trn_gpu_info(m.gpu)->driver);
         fputc('\n', out);
-        status = list_all(&m, values, err);
+        status = shaders_list(values, m.gpu, take_kernel, &m, err);
     }
     trn_gpu_close(m.gpu);
     fprintf(out, "%c\t%d", SHADERS_LINE_DONE, (int)status);

@@ -3,12 +3,13 @@
 #define TRN_COMMAND_SHADERS_H
 
 #include "command.h"
+#include "graph.h"
 
 #include <stdio.h>
 
 typedef struct shaders_values {
     common_values common;
-    const char *device;
+    const char *device, *pack;
     bool statistics;
     text_list models;
     bool training;
@@ -45,5 +46,15 @@ enum {
 };
 /* Compiles what the table does not have, and writes lines. */
 trn_status shaders_make_kernels(const shaders_values *values, kernel_table *table, FILE *out, trn_error *err);
+
+/* Reports the kernels that encoders need on a device, those of the models named, or of all and of the
+ * operators' test cases. For a pack training is of mixed precision. */
+typedef trn_status shaders_report(void *user, const trn_listed_kernel *listed, trn_error *err);
+trn_status shaders_list(const shaders_values *values, trn_gpu *gpu, shaders_report *report, void *user,
+                        trn_error *err);
+
+/* ---- shader_pack.c: --pack ---- */
+
+trn_status shaders_pack(const shaders_values *values, trn_error *err);
 
 #endif

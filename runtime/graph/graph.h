@@ -427,6 +427,7 @@ typedef struct trn_listed_kernel {
 } trn_listed_kernel;
 typedef struct trn_kernel_list_options {
     bool candidates; /* not only the defaults: each kernel that could be chosen instead, too */
+    bool hopeless;   /* and those that only tests run */
     bool training;   /* of a graph that trains: in float32 alone. Else also as with TRN_PRECISION_FLOAT16, where
                         the device has it */
     trn_status (*report)(void *user, const trn_listed_kernel *kernel, trn_error *err);

@@ -61,7 +61,7 @@ static trn_status keep_rivals(listing *l, const trn_lower *lower, trn_error *err
     for (size_t c = 0; c < lower->choice_count; c++) {
         const trn_choice *choice = &lower->choices[c];
         for (int i = 0; status == TRN_OK && i < choice->count; i++)
-            if (i != choice->chosen && !choice->candidates[i].hopeless)
+            if (i != choice->chosen && (l->options->hopeless || !choice->candidates[i].hopeless))
                 status = keep_name(l, choice->candidates[i].name, err);
     }
     return status;

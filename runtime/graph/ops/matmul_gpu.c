@@ -154,14 +154,14 @@ static int tile_tilings(const trn_device_info *info, const trn_matmul_attr *attr
 
 /* ---- cooperative matrices ---- */
 
+/* The last is for tests alone, where matrices are emulated: drivers take minutes over the others. */
 static const struct {
     int bm, bn, bk, wm, wn;
 } matrix_sizes[] = {
-    {128, 128, 32, 64, 64}, {256, 128, 32, 64, 64}, {128, 128, 32, 64, 32},
-    {128, 64, 32, 32, 32},  {64, 64, 32, 32, 32},   {32, 64, 32, 16, 32},
+    {128, 128, 32, 64, 64}, {256, 128, 32, 64, 64}, {128, 128, 32, 64, 32}, {128, 64, 32, 32, 32},
+    {64, 64, 32, 32, 32},   {32, 64, 32, 16, 32},   {16, 32, 16, 8, 16},
 };
-
-enum { SIZE_SMALL_MATRIX = 4 };
+enum { SIZE_TEST_MATRIX = TRN_COUNT(matrix_sizes) - 1 };
 
 static int even_width(int64_t row)
 {
@@ -220,6 +220,7 @@ static bool matrix_tiling(const trn_device_info *info, const trn_matmul_attr *at
                              .subgroup_size = matrix_subgroup(info),
                              .a_columns = attr->a_columns,
                              .finish = finish_matrix};
+    if (t->tm % (int)matrix->m || t->tn % (int)matrix->n || t->bk % (int)matrix->k) return false;
     int subgroups = t->bm / t->tm * (t->bn / t->tn);
     t->lanes = subgroups * (int)t->subgroup_size;
     t->k_limit = INT64_MAX; /* no driver that has matrices limits its loops */
@@ -232,11 +233,12 @@ static bool matrix_tiling(const trn_device_info *info, const trn_matmul_attr *at
 static int matrix_tilings(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
                           int room)
 {
-    trn_matrix_shape matrix;
+    trn_matrix_shape matrix = {0};
     int count = 0;
     if (!choose_matrix(info, &matrix) || !matrix_subgroup(info)) return 0;
-    size_t size = info->quirks & TRN_QUIRK_EMULATED_MATRIX ? SIZE_SMALL_MATRIX : 0; /* for tests alone */
-    for (; size < TRN_COUNT(matrix_sizes) && count < room; size++)
+    bool emulated = info->quirks & TRN_QUIRK_EMULATED_MATRIX;
+    size_t first = emulated ? SIZE_TEST_MATRIX : 0, end = emulated ? SIZE_TEST_MATRIX + 1 : SIZE_TEST_MATRIX;
+    for (size_t size = first; size < end && count < room; size++)
         count += matrix_tiling(info, attr, size, &matrix, &out[count]);
     if (count) to_front(out, preferred_of(attr, out, count));
     return count;
