@@ -297,9 +297,9 @@ typedef struct trn_compile_options {
     int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs
                   and outputs. Not for graphs that update states. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
-    const char
-        *kernel; /* name of a candidate that every node which offers it runs, the others their default:
-                    for tests and tuning; "": all their defaults. NULL: by measurement, else by default */
+    /* Name of a candidate that every node which offers it runs, the others their default: for tests and tuning;
+     * "": all their defaults. NULL: by measurement, else by default. */
+    const char *kernel;
 } trn_compile_options;
 /* The graph must outlive the executable. TRN_ERR_MEMORY before anything runs when the plan does not fit. */
 trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options *options, trn_exec **out,

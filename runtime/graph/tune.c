@@ -378,10 +378,9 @@ static double fastest_of(const tune_task *task)
     return best;
 }
 
-/* All once, then those close to the fastest in turns. *complete: each was tried. */
-static trn_status measure_all(const trn_tuner *tuner, tune_task *task, bool *complete, trn_error *err)
+/* All once, then those close to the fastest in turns; as far as time allows. */
+static trn_status measure_all(const trn_tuner *tuner, tune_task *task, trn_error *err)
 {
-    *complete = false;
     for (int i = 0; i < task->count; i++) {
         task_candidate *candidate = &task->candidates[i];
         if (i && candidate->is.hopeless) continue;
@@ -389,7 +388,6 @@ static trn_status measure_all(const trn_tuner *tuner, tune_task *task, bool *com
         trn_status status = visit_or_note(tuner, task, candidate, true, err);
         if (status != TRN_OK) return status;
     }
-    *complete = true;
     double limit = CLOSE * fastest_of(task);
     for (int round = 1; round < ROUNDS; round++) {
         for (int i = 0; i < task->count && !out_of_time(tuner); i++) {
@@ -434,10 +432,9 @@ static void keep(const trn_tuner *tuner, const tune_task *task, trn_tune_summary
 
 static trn_status measure(trn_tuner *tuner, tune_task *task, trn_tune_summary *summary, trn_error *err)
 {
-    bool complete = false;
     trn_status status = build_node(task, err);
-    if (status == TRN_OK) status = measure_all(tuner, task, &complete, err);
-    if (complete) keep(tuner, task, summary);
+    if (status == TRN_OK) status = measure_all(tuner, task, err);
+    if (task->candidates[0].seconds > 0 || task->candidates[0].problem[0]) keep(tuner, task, summary);
     free_node(task);
     return status;
 }

@@ -10,8 +10,8 @@
 static void helps(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"embed", "run",    "check", "devices", "selftest",
-                                           "bench", "models", "pull",  "version"};
+    static const char *const commands[] = {"embed", "run",  "check",  "devices", "selftest",
+                                           "bench", "tune", "models", "pull",    "version"};
     char *dir = test_temp_dir(), line[64];
     assert_works(terrane(dir, "", "help"));
     for (size_t i = 0; i < TRN_COUNT(commands); i++)
@@ -276,16 +276,11 @@ static void stops_on_request(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(helps),
-        cmocka_unit_test(wrong_options),
-        cmocka_unit_test(embeds_a_scene),
-        cmocka_unit_test(embeds_odd_sizes),
-        cmocka_unit_test(embeds_a_folder),
-        cmocka_unit_test(runs_recipes),
-        cmocka_unit_test(starts_warm),
-        cmocka_unit_test(lists_devices),
-        cmocka_unit_test(tests_itself),
-        cmocka_unit_test(stops_on_request),
+        cmocka_unit_test(helps),           cmocka_unit_test(wrong_options),
+        cmocka_unit_test(embeds_a_scene),  cmocka_unit_test(embeds_odd_sizes),
+        cmocka_unit_test(embeds_a_folder), cmocka_unit_test(runs_recipes),
+        cmocka_unit_test(starts_warm),     cmocka_unit_test(lists_devices),
+        cmocka_unit_test(tests_itself),    cmocka_unit_test(stops_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
