@@ -4,11 +4,12 @@
 
 #define BUFFERS(B) B(0, Real, x) B(1, Real, y)
 #define SCALARS                                                                                               \
-    uint count, axis, inner, parts, maximum, magic0, magic1, shifts;                                          \
+    uint count, axis, inner, parts, kind, magic0, magic1, shifts;                                          \
     float scale;
 #include "terrane.glsl"
 #include "divide.glsl"
 
+const uint MAXIMUM = 2u, SUM_SQUARES = 3u; // of trn_reduce_kind
 layout(local_size_x = 128) in;
 
 void main()
@@ -19,10 +20,16 @@ void main()
     uint part = take(outer, p.parts, p.magic1, p.shifts, 1u);
     uint base = outer * p.axis * p.inner + i;
     float total = VALUE(x, base + part * p.inner);
-    if (p.maximum != 0u) {
+    if (p.kind == MAXIMUM) {
         for (uint k = part + p.parts; k < p.axis; k += p.parts) {
             float value = VALUE(x, base + k * p.inner);
             if (value > total || isnan(value)) total = value;
+        }
+    } else if (p.kind == SUM_SQUARES) {
+        total *= total;
+        for (uint k = part + p.parts; k < p.axis; k += p.parts) {
+            float value = VALUE(x, base + k * p.inner);
+            total += value * value;
         }
     } else {
         for (uint k = part + p.parts; k < p.axis; k += p.parts)

@@ -231,7 +231,12 @@ trn_tensor *trn_gather(trn_graph *graph, trn_tensor *x, int axis, trn_tensor *in
 /* labels [..] of TRN_I32 -> [..,classes]: 1 at the label, else 0. Rows of the label `ignored` are 0; rows of
  * any other label outside of [0, classes) are NaN, so that a wrong label cannot pass unseen. No gradient. */
 trn_tensor *trn_one_hot(trn_graph *graph, trn_tensor *labels, int classes, int32_t ignored);
-typedef enum trn_reduce_kind { TRN_REDUCE_SUM, TRN_REDUCE_MEAN, TRN_REDUCE_MAX } trn_reduce_kind;
+typedef enum trn_reduce_kind {
+    TRN_REDUCE_SUM,
+    TRN_REDUCE_MEAN,
+    TRN_REDUCE_MAX,
+    TRN_REDUCE_SUM_SQUARES
+} trn_reduce_kind;
 trn_tensor *trn_reduce(trn_graph *graph, trn_tensor *x, int axis, trn_reduce_kind kind, bool keep_axis);
 
 /* ---- pointwise: rows of expressions (graph/pointwise.c); operands broadcast as in NumPy ---- */

@@ -67,7 +67,7 @@ static trn_tensor *sum_squares(trn_graph *graph, trn_tensor *const *grads, int c
         return trn_add(graph, left, sum_squares(graph, grads + count / 2, count - count / 2));
     }
     trn_tensor *flat = trn_reshape(graph, grads[0], TRN_SHAPE(-1));
-    return trn_reduce(graph, trn_unary(graph, "square", flat), 0, TRN_REDUCE_SUM, true);
+    return trn_reduce(graph, flat, 0, TRN_REDUCE_SUM_SQUARES, true);
 }
 
 trn_tensor *trn_gradient_norm(trn_graph *graph, trn_tensor *const *grads, int count)

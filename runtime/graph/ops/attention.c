@@ -233,7 +233,7 @@ static void describe(const trn_node *node, trn_text *out)
 
 static const trn_variant variants[] = {
     {"uniform", "a subgroup per block of queries, uniform loads, keys transposed before, no shared memory",
-     trn_attention_uniform_applies},
+     trn_uniform_loads_apply},
     {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
      trn_wide_lanes_apply},
     {"tiles", "keys and values through shared memory", trn_attention_tiles_apply},

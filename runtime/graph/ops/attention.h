@@ -55,7 +55,6 @@ trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_e
 /* Sums of long rows are much unrolled code, which CPU drivers take a minute to compile. */
 enum { TRN_ATTENTION_LONGEST_LANES = 128 };
 
-bool trn_attention_uniform_applies(const trn_gpu *gpu, char why_not[128]);
 /* A step of subgroups. */
 trn_step trn_attention_lanes_step(trn_lower *lower, const char *shader, const char *variant,
                                   const char *reason);

@@ -1,14 +1,6 @@
 /* Attention on CPU drivers. */
 #include "attention.h"
 
-bool trn_attention_uniform_applies(const trn_gpu *gpu, char why_not[128])
-{
-    if (trn_gpu_disabled("uniform")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
-    if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
-        return trn_variant_say(why_not, "this driver loads uniform values lane by lane");
-    return trn_wide_lanes_apply(gpu, why_not);
-}
-
 trn_step trn_attention_lanes_step(trn_lower *lower, const char *shader, const char *variant,
                                   const char *reason)
 {
@@ -30,7 +22,7 @@ bool trn_attention_choose_uniform(trn_lower *lower, const trn_node *node, const 
         {.name = trn_lower_printf(lower, "lanes%s", pass), .shader = lanes_shader, .reason = "CPU driver"},
     };
     /* All channels are one piece of code: of more, compiling would take longer than computing. */
-    bool uniform = trn_attention_uniform_applies(trn_lower_gpu(lower), why_not) &&
+    bool uniform = trn_uniform_loads_apply(trn_lower_gpu(lower), why_not) &&
                    trn_attention_desc_of(node)->head_size <= TRN_ATTENTION_LONGEST_LANES;
     int first = uniform ? 0 : 1;
     return trn_lower_choose(lower, node, candidates + first, 2 - first, reason) + first == 0;

@@ -397,7 +397,7 @@ static void grad_describe(const trn_node *node, trn_text *out)
 
 static const trn_variant variants[] = {
     {"uniform", "a subgroup per block of rows, uniform loads, the others transposed before, no shared memory",
-     trn_attention_uniform_applies},
+     trn_uniform_loads_apply},
     {"lanes", "a subgroup per block of rows, the others to lanes, no shared memory", trn_wide_lanes_apply},
     {"tiles", "rows through shared memory", trn_attention_tiles_apply},
 };

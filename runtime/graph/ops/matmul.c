@@ -422,8 +422,7 @@ static const trn_op_case cases[] = {
 
 static const trn_variant variants[] = {
     {"matrix", "cooperative matrices", trn_matmul_matrix_applies},
-    {"uniform", "lanes along N, uniform loads, weights in panels, no shared memory",
-     trn_matmul_uniform_applies},
+    {"uniform", "lanes along N, uniform loads, weights in panels, no shared memory", trn_uniform_loads_apply},
     {"lanes", "lanes along N, rows handed round by shuffles, no shared memory", trn_wide_lanes_apply},
     {"tiles", "shared-memory tiles", trn_matmul_tiles_applies},
 };

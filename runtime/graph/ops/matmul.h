@@ -55,7 +55,6 @@ int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
                            int room);
 
 /* Of the operator's variants: whether they can run on the device. */
-bool trn_matmul_uniform_applies(const trn_gpu *gpu, char why_not[128]);
 bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128]);
 bool trn_matmul_matrix_applies(const trn_gpu *gpu, char why_not[128]);
 

@@ -4,14 +4,6 @@
 
 enum { WIDE = 8 }; /* values per load of the lanes kernels */
 
-bool trn_matmul_uniform_applies(const trn_gpu *gpu, char why_not[128])
-{
-    if (trn_gpu_disabled("uniform")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
-    if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
-        return trn_variant_say(why_not, "this driver loads uniform values lane by lane");
-    return trn_wide_lanes_apply(gpu, why_not);
-}
-
 static void common_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
 {
     trn_matmul_macro(lower, step, "TM", t->tm);
@@ -148,7 +140,7 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     char why_not[128];
     int count = 0;
     /* "uniform" has no loads of float16 */
-    if (!half && trn_matmul_uniform_applies(gpu, why_not)) add_uniform(info, attr, out, room, &count);
+    if (!half && trn_uniform_loads_apply(gpu, why_not)) add_uniform(info, attr, out, room, &count);
     trn_matmul_tiling lanes = lanes_tiling(info, attr);
     if (!trn_wide_lanes_apply(gpu, why_not)) return count;
     add(info, lanes, out, room, &count);

@@ -78,6 +78,14 @@ bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128])
                            sg == 4 || sg == 8 || sg == 16 ? NULL : "written for subgroups of 4, 8 or 16");
 }
 
+bool trn_uniform_loads_apply(const trn_gpu *gpu, char why_not[128])
+{
+    if (trn_gpu_disabled("uniform")) return trn_variant_say(why_not, "switched off by TERRANE_DISABLE");
+    if (trn_gpu_info(gpu)->quirks & TRN_QUIRK_NO_UNIFORM_LOADS)
+        return trn_variant_say(why_not, "this driver loads uniform values lane by lane");
+    return trn_wide_lanes_apply(gpu, why_not);
+}
+
 static bool lanes_apply(const trn_device_info *info, char why_not[128])
 {
     const char *reason = NULL;

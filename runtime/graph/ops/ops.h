@@ -34,6 +34,8 @@ trn_tensor *trn_lower_transposed(trn_lower *lower, trn_tensor *x, int64_t batch,
 bool trn_variant_say(char why_not[128], const char *reason);
 /* Whether kernels of wide loads and shuffles (wide.glsl) can run: CPU drivers with buffer addresses. */
 bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128]);
+/* Whether those of uniform loads (lanes.glsl) can: of these, the drivers that find such loads by themselves. */
+bool trn_uniform_loads_apply(const trn_gpu *gpu, char why_not[128]);
 
 /* The values of a tensor that is a constant known while the graph is built, else NULL. */
 const void *trn_constant_values(const trn_tensor *tensor);
