@@ -257,7 +257,7 @@ static void keys_tell_nodes_apart_and_stay(void **state)
 typedef struct tuned_log {
     int reports;
     size_t nodes;
-    bool stop;
+    bool stop, stop_then; /* at once; after the first report */
 } tuned_log;
 
 static void log_tuned(void *user, const trn_tuned *tuned)
@@ -265,6 +265,7 @@ static void log_tuned(void *user, const trn_tuned *tuned)
     tuned_log *log = user;
     log->reports++;
     log->nodes += tuned->nodes;
+    log->stop |= log->stop_then;
     assert_string_equal(tuned->op, "matmul");
     assert_true(tuned->count > 1 && tuned->chosen < tuned->count);
     assert_true(tuned->candidates[0].seconds > 0);
@@ -362,6 +363,31 @@ static void cancelled_tuning_says_so(void **state)
     trn_gpu_close(gpu);
 }
 
+/* Ctrl-C in the middle: the node that was measured is chosen by it, the other is not. */
+static void cancelled_tuning_keeps_what_it_has(void **state)
+{
+    (void)state;
+    trn_gpu *gpu = open_gpu();
+    trn_graph *graph = make_graph();
+    trn_tune_summary summary;
+    trn_error err = {0};
+    tuned_log log = {.stop_then = true};
+    trn_tune_clear(gpu);
+    assert_trn_fails(tune(gpu, graph, TRN_PRECISION_FLOAT32, &log, &summary, &err), TRN_ERR_CANCELLED, err,
+                     "tuning");
+    assert_int_equal(log.reports, 1);
+    assert_int_equal(summary.measured, 1);
+    trn_gpu_close(gpu);
+    gpu = open_gpu();
+    trn_exec *exec = compile(graph, gpu, NULL);
+    bool first = choice_at(exec, 0)->seconds[0] > 0, last = choice_at(exec, 2)->seconds[0] > 0;
+    assert_true(first != last);
+    trn_exec_destroy(exec);
+    trn_tune_clear(gpu);
+    trn_graph_destroy(graph);
+    trn_gpu_close(gpu);
+}
+
 static void the_fastest_needs_a_gain_beyond_noise(void **state)
 {
     (void)state;
@@ -386,6 +412,7 @@ int main(void)
         cmocka_unit_test(tuning_measures_what_differs_once),
         cmocka_unit_test(tuning_knows_float16),
         cmocka_unit_test(cancelled_tuning_says_so),
+        cmocka_unit_test(cancelled_tuning_keeps_what_it_has),
     };
     return cmocka_run_group_tests_name("tune", tests, NULL, NULL);
 }
