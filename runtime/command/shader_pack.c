@@ -1,7 +1,7 @@
 /* terrane shaders --pack: the kernels of cooperative matrices, compiled for the GPUs that have them. */
 #include "shaders.h"
 
-#include <string.h>
+#include <stdlib.h>
 
 /* What the kernels depend on, of devices as their drivers describe themselves. */
 typedef struct target {
@@ -54,20 +54,30 @@ static trn_device_info describe(const target *t)
     return info;
 }
 
+typedef struct packer {
+    trn_gpu *gpu;
+    kernel_table met;
+} packer;
+
 static trn_status pack_kernel(void *user, const trn_listed_kernel *listed, trn_error *err)
 {
+    packer *p = user;
     const trn_kernel *kernel;
-    return trn_listed_compile(listed, user, &kernel, err);
+    if (kernel_table_find(&p->met, listed->hash)) return TRN_OK;
+    if (!kernel_table_add(&p->met, listed->hash, listed->is_default))
+        return trn_fail_memory(err, sizeof(known_kernel), "the kernels met");
+    return trn_listed_compile(listed, p->gpu, &kernel, err);
 }
 
 static trn_status pack_target(const shaders_values *values, const target *t, trn_access access,
                               trn_shader_pack *pack, trn_error *err)
 {
     trn_device_info info = describe(t);
-    trn_gpu *gpu = NULL;
-    trn_status status = trn_gpu_open_target(&info, access, pack, &gpu, err);
-    if (status == TRN_OK) status = shaders_list(values, gpu, pack_kernel, gpu, err);
-    trn_gpu_close(gpu);
+    packer p = {0};
+    trn_status status = trn_gpu_open_target(&info, access, pack, &p.gpu, err);
+    if (status == TRN_OK) status = shaders_list(values, p.gpu, pack_kernel, &p, err);
+    trn_gpu_close(p.gpu);
+    free(p.met.items);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "packing for %s", t->name);
 }
 

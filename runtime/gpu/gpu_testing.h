@@ -13,6 +13,10 @@ size_t trn_program_segment_count(const trn_program *program);
 size_t trn_program_barrier_count(const trn_program *program);
 /* Whether buffers of this device are written and read without staging. */
 bool trn_gpu_is_unified(const trn_gpu *gpu);
+/* The shader pack in dir as a device would open it: kernels in it, or -1 when it is none that can be used. */
+int64_t trn_pack_probe(const char *dir);
+/* SPIR-V of its kernel of this key, malloc'd. */
+trn_status trn_pack_read(const char *dir, const char *key, uint32_t **words, size_t *bytes, trn_error *err);
 /* Forgets what was learnt about the device's speed. */
 void trn_gpu_forget_speed(trn_gpu *gpu);
 

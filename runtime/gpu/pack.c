@@ -2,6 +2,7 @@
  * another machine. A pack is a folder with one file a kernel and an index that tells their sizes and hashes.
  */
 #include "gpu_internal.h"
+#include "gpu_testing.h"
 
 #include <shaderc/shaderc.h>
 #include <stdlib.h>
@@ -257,6 +258,24 @@ trn_status trn_pack_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const char 
                     matrix_extension,
                     pack ? "the shader pack does not have this kernel: write it anew"
                          : "no shader pack was found (terrane help shaders)");
+}
+
+int64_t trn_pack_probe(const char *dir)
+{
+    trn_shader_pack *pack = open_pack(dir);
+    int64_t count = pack ? (int64_t)pack->count : -1;
+    trn_shader_pack_free(pack);
+    return count;
+}
+
+trn_status trn_pack_read(const char *dir, const char *key, uint32_t **words, size_t *bytes, trn_error *err)
+{
+    trn_shader_pack *pack = open_pack(dir);
+    const pack_entry *entry = find_entry(pack, key);
+    trn_status status = entry ? load_entry(pack, entry, words, bytes, err)
+                              : trn_fail(err, TRN_ERR_ARGUMENT, "no kernel %s in shader pack %s", key, dir);
+    trn_shader_pack_free(pack);
+    return status;
 }
 
 /* ---- writing ---- */
