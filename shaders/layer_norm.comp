@@ -1,8 +1,9 @@
 // y [rows, C] = (x - mean) / sqrt(variance + eps) * w + b per row. One work group per row. Rows are shifted by their
 // first value before anything is summed, so that a large common offset costs no digits.
 #version 460
-#ifdef ROW_SUBGROUP
+#if defined ROW_SUBGROUP || defined ROW_UNIFORM
 #extension GL_KHR_shader_subgroup_arithmetic : require
+#extension GL_KHR_shader_subgroup_ballot : require
 #endif
 #ifndef LANES
 #define LANES 128
@@ -15,24 +16,35 @@
 #include "terrane.glsl"
 #include "row.glsl"
 
+#define EACH(c0) for (uint c0 = 0u; c0 < p.C; c0 += LANES * PIECE)
+
 void main()
 {
-    uint row = GROUP_INDEX;
-    if (row >= p.rows) return;
-    uint base = row * p.C, lane = LANE;
-    float origin = VALUE(x, base), sum = 0.0;
-    for (uint c = lane; c < p.C; c += LANES)
-        sum += VALUE(x, base + c) - origin;
+    ROW_BEGIN
+    uint base = row * p.C;
+    float origin = VALUE(x, base), sum = 0.0, v[PIECE], wv[PIECE], bv[PIECE];
+    EACH(c0) {
+        ROW_LOAD(v, x, base, c0)
+        [[unroll]] for (int j = 0; j < PIECE; j++) sum += COLUMN(c0, j) < p.C ? v[j] - origin : 0.0;
+    }
     float mean = row_sum(sum) / float(p.C), squares = 0.0;
-    for (uint c = lane; c < p.C; c += LANES) {
-        float d = VALUE(x, base + c) - origin - mean;
-        squares += d * d;
+    EACH(c0) {
+        ROW_LOAD(v, x, base, c0)
+        [[unroll]] for (int j = 0; j < PIECE; j++) {
+            float d = COLUMN(c0, j) < p.C ? v[j] - origin - mean : 0.0;
+            squares += d * d;
+        }
     }
     float scale = 1.0 / sqrt(row_sum(squares) / float(p.C) + p.eps);
-    for (uint c = lane; c < p.C; c += LANES) {
-        float value = (VALUE(x, base + c) - origin - mean) * scale;
-        if (p.has_w != 0u) value *= AT(w, c);
-        if (p.has_b != 0u) value += AT(b, c);
-        STORE(y, base + c, value);
+    EACH(c0) {
+        ROW_LOAD(v, x, base, c0)
+        ROW_LOAD(wv, w, 0u, c0)
+        ROW_LOAD(bv, b, 0u, c0)
+        [[unroll]] for (int j = 0; j < PIECE; j++) {
+            float value = (v[j] - origin - mean) * scale;
+            if (p.has_w != 0u) value *= wv[j];
+            if (p.has_b != 0u) value += bv[j];
+            if (COLUMN(c0, j) < p.C) STORE(y, base + COLUMN(c0, j), value);
+        }
     }
 }

@@ -112,9 +112,19 @@ static bool variant_group(const trn_gpu *gpu, char why_not[128])
 }
 
 const trn_variant trn_row_variants[TRN_ROW_VARIANTS] = {
+    {"uniform", "one subgroup per row, values by vector loads, no shared memory", trn_uniform_loads_apply},
     {"lanes", "one subgroup per row, no shared memory", variant_lanes},
     {"group", "32 or 128 invocations per row, sums through shared memory", variant_group},
 };
+
+/* Whether its operands allow for "uniform", which has no loads of float16. */
+static bool rows_uniform(trn_lower *lower, const trn_step *step)
+{
+    char why_not[128];
+    for (int i = 0; i < step->operand_count; i++)
+        if (trn_lower_is_half(lower, step->operands[i].tensor)) return false;
+    return trn_uniform_loads_apply(trn_lower_gpu(lower), why_not);
+}
 
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
                          trn_error *err)
@@ -123,10 +133,11 @@ trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t
     bool limited = info->quirks & TRN_QUIRK_LOOP_LIMIT;
     int64_t lanes = info->subgroup_size;
     if (lanes_apply(info, NULL) && !(limited && passes * columns > LOOP_LIMIT * lanes)) {
-        step->variant = "lanes";
-        step->reason = "CPU driver";
+        bool uniform = rows_uniform(lower, step);
+        step->variant = uniform ? "uniform" : "lanes";
+        step->reason = uniform ? "CPU driver with uniform loads" : "CPU driver";
         step->subgroup_size = info->subgroup_max ? info->subgroup_size : 0;
-        step->macros[step->macro_count++] = (trn_macro){"ROW_SUBGROUP", "1"};
+        step->macros[step->macro_count++] = (trn_macro){uniform ? "ROW_UNIFORM" : "ROW_SUBGROUP", "1"};
         step->macros[step->macro_count++] =
             (trn_macro){"LANES", trn_lower_printf(lower, "%u", info->subgroup_size)};
     } else {

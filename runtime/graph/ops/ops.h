@@ -17,10 +17,11 @@ void trn_step_divisors(trn_step *step, const int64_t *divisors, int count);
 /* One invocation per element of a kernel whose work groups have 128, then the step is handed over. */
 trn_status trn_step_elements(trn_lower *lower, trn_step *step, int64_t count, trn_error *err);
 
-/* Kernels that give a work group to each row (row.glsl): "lanes", one subgroup and no shared memory, for CPU
- * drivers; "group", 32 or 128 invocations and shared memory. `passes` loops over the row run per invocation.
+/* Kernels that give a work group to each row (row.glsl): "uniform" and "lanes", one subgroup and no shared
+ * memory, for CPU drivers; "group", 32 or 128 invocations and shared memory. `passes` loops over the row run
+ * per invocation.
  */
-enum { TRN_ROW_VARIANTS = 2 };
+enum { TRN_ROW_VARIANTS = 3 };
 extern const trn_variant trn_row_variants[TRN_ROW_VARIANTS];
 trn_status trn_step_rows(trn_lower *lower, trn_step *step, int64_t rows, int64_t columns, int passes,
                          trn_error *err);
@@ -34,7 +35,8 @@ trn_tensor *trn_lower_transposed(trn_lower *lower, trn_tensor *x, int64_t batch,
 bool trn_variant_say(char why_not[128], const char *reason);
 /* Whether kernels of wide loads and shuffles (wide.glsl) can run: CPU drivers with buffer addresses. */
 bool trn_wide_lanes_apply(const trn_gpu *gpu, char why_not[128]);
-/* Whether those of uniform loads (lanes.glsl) can: of these, the drivers that find such loads by themselves. */
+/* Whether those of uniform loads (lanes.glsl) can: of these, the drivers that find such loads by themselves.
+ */
 bool trn_uniform_loads_apply(const trn_gpu *gpu, char why_not[128]);
 
 /* The values of a tensor that is a constant known while the graph is built, else NULL. */
