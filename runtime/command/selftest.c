@@ -30,6 +30,7 @@ static const trn_option options[] = {
 
 /* Chains of operators add up the errors of single ones. */
 #define MODEL_TOLERANCE 1e-4
+#define HALF_MODEL_TOLERANCE 1e-2 /* what lies between the operators is rounded to 11 bits */
 
 typedef struct test_tally {
     bool json, quiet;
@@ -63,6 +64,20 @@ static void record(void *user, const trn_op_result *result)
     fflush(stdout);
 }
 
+/* The same stored as float16, where the device can. */
+static trn_status test_half_model(trn_gpu *gpu, trn_graph *graph, const char *family, test_tally *tally,
+                                  trn_error *err)
+{
+    char label[96];
+    snprintf(label, sizeof label, "%.64s, stored as float16", family);
+    trn_op_result result = {.op = "model", .label = label, .tolerance = HALF_MODEL_TOLERANCE};
+    if (!trn_gpu_info(gpu)->storage16) return TRN_OK;
+    trn_status status =
+        trn_graph_selftest(gpu, graph, TRN_PRECISION_FLOAT16, &console_hooks()->progress, &result, err);
+    if (status == TRN_OK) record(tally, &result);
+    return status;
+}
+
 static trn_status test_models(trn_gpu *gpu, const char *only, test_tally *tally, trn_error *err)
 {
     trn_status status = TRN_OK;
@@ -77,10 +92,13 @@ static trn_status test_models(trn_gpu *gpu, const char *only, test_tally *tally,
                                  .error = graph ? 0 : INFINITY};
         bool wanted = !only || strstr(result.label, only) || strstr("model", only);
         if (wanted && graph)
-            status = trn_graph_selftest(gpu, graph, &console_hooks()->progress, &result, err);
+            status = trn_graph_selftest(gpu, graph, TRN_PRECISION_FLOAT32, &console_hooks()->progress,
+                                        &result, err);
         else if (wanted)
             snprintf(result.message, sizeof result.message, "%.500s", why.message);
         if (wanted && status == TRN_OK) record(tally, &result);
+        if (wanted && graph && status == TRN_OK)
+            status = test_half_model(gpu, graph, result.label, tally, err);
         trn_graph_destroy(graph);
         trn_encoder_destroy(encoder);
     }

@@ -463,8 +463,8 @@ typedef struct trn_op_result {
 /* Runs a graph once on inputs made up by their names, its memory poisoned before, and compares every output
  * with the C references: fills error, seconds, ok (by result->tolerance) and, when it is not, message. What
  * goes wrong shows in the result; only a lost device and cancelling are failures. */
-trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
-                              trn_op_result *result, trn_error *err);
+trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, trn_precision precision,
+                              const trn_progress *progress, trn_op_result *result, trn_error *err);
 /* Runs every case of every operator (or those whose name contains `filter`) that the device can run (those of
  * float16 need 16-bit storage) against the C reference, outputs poisoned before: by the default kernels, then
  * by up to `rivals` of the others that could be chosen for them, which take turns from case to case. report

@@ -139,10 +139,11 @@ static trn_status test_graph(trn_gpu *gpu, trn_graph *graph, const trn_compile_o
     return TRN_OK;
 }
 
-trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, const trn_progress *progress,
-                              trn_op_result *result, trn_error *err)
+trn_status trn_graph_selftest(trn_gpu *gpu, trn_graph *graph, trn_precision precision,
+                              const trn_progress *progress, trn_op_result *result, trn_error *err)
 {
-    return test_graph(gpu, graph, &(trn_compile_options){.poison = true}, progress, result, err);
+    const trn_compile_options options = {.precision = precision, .poison = true};
+    return test_graph(gpu, graph, &options, progress, result, err);
 }
 
 /* ---- cases once more, of what is stored as float16 ---- */

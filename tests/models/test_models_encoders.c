@@ -376,10 +376,15 @@ static void test_tiny(void **state)
     for (; trn_model_tiny(i, &family, &graph, &keep, &err); i++) {
         if (!graph) fail_msg("%s: %s", family, err.message);
         trn_op_result result = {.op = "model", .label = family, .tolerance = 1e-5};
-        assert_trn_ok(trn_graph_selftest(open_gpu(), graph, NULL, &result, &err), err);
-        printf("tiny %-8s fused against reference %.2e\n", family, result.error);
+        assert_trn_ok(trn_graph_selftest(open_gpu(), graph, TRN_PRECISION_FLOAT32, NULL, &result, &err), err);
         if (!result.ok) fail_msg("%s: %s", family, result.message);
         assert_true(result.error > 0);
+        trn_op_result half = {.op = "model", .label = family, .tolerance = 0.01};
+        assert_trn_ok(trn_graph_selftest(open_gpu(), graph, TRN_PRECISION_FLOAT16, NULL, &half, &err), err);
+        printf("tiny %-8s fused against reference %.2e, stored as float16 %.2e\n", family, result.error,
+               half.error);
+        if (!half.ok) fail_msg("%s in float16: %s", family, half.message);
+        assert_true(half.error > result.error);
         trn_graph_destroy(graph);
         trn_encoder_destroy(keep);
     }

@@ -411,7 +411,7 @@ static void check_head(const trn_head_desc *desc, int grids, bool pooled, int si
         trn_output_add(b.graph, names[i], grads[i]);
     }
     trn_op_result result = {.op = "head", .label = parameter, .tolerance = 1e-5};
-    assert_trn_ok(trn_graph_selftest(gpu, b.graph, NULL, &result, &err), err);
+    assert_trn_ok(trn_graph_selftest(gpu, b.graph, TRN_PRECISION_FLOAT32, NULL, &result, &err), err);
     if (!result.ok) fail_msg("%s", result.message);
     trn_graph_destroy(b.graph);
 }

@@ -445,7 +445,7 @@ static void test_device(void **state)
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(2, 3, 12, 16));
     trn_output_add(graph, "y", trn_nn_program(&scope, &program, &x, 1));
     assert_trn_ok(trn_gpu_open(NULL, &gpu, &err), err);
-    assert_trn_ok(trn_graph_selftest(gpu, graph, NULL, &result, &err), err);
+    assert_trn_ok(trn_graph_selftest(gpu, graph, TRN_PRECISION_FLOAT32, NULL, &result, &err), err);
     if (!result.ok) fail_msg("%s (error %g)", result.message, result.error);
     trn_graph_destroy(graph);
     trn_gpu_close(gpu);
