@@ -39,7 +39,7 @@ static void links_lead_somewhere(void **state)
     (void)state;
     const char *const documents[] = {"README.md",        "docs/architecture.md", "docs/recipes.md",
                                      "docs/glossary.md", "docs/scenes.md",       "docs/models.md",
-                                     "docs/data.md",     "docs/training.md"};
+                                     "docs/data.md",     "docs/training.md",     "docs/performance.md"};
     for (size_t i = 0; i < TRN_COUNT(documents); i++) {
         char *text = read_source(documents[i]);
         for (char *link = strstr(text, "]("); link; link = strstr(link + 2, "](")) {
@@ -61,11 +61,35 @@ static void links_lead_somewhere(void **state)
     }
 }
 
+/* Commands as they stand in a document, indented, are ones that the program understands: with --help behind
+ * them they are parsed and not run. */
+static void shown_commands_parse(void **state)
+{
+    (void)state;
+    const char *command = getenv("TERRANE_COMMAND");
+    assert_non_null(command);
+    char *text = read_source("docs/performance.md"), *said;
+    size_t count = 0;
+    for (char *at = strstr(text, "\n    terrane "); at; at = strstr(at + 1, "\n    terrane ")) {
+        const char *words = at + strlen("\n    terrane ");
+        trn_text line = {0};
+        trn_text_printf(&line, "'%s' %.*s --help", command ? command : "", (int)strcspn(words, "\n#|>"),
+                        words);
+        if (test_run(trn_text_get(&line), &said) != 0) fail_msg("%s\n%s", trn_text_get(&line), said);
+        trn_text_free(&line);
+        free(said);
+        count++;
+    }
+    assert_true(count > 10);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_quote_the_quickstart),
         cmocka_unit_test(links_lead_somewhere),
+        cmocka_unit_test(shown_commands_parse),
     };
     return cmocka_run_group_tests_name("docs", tests, NULL, NULL);
 }

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from peers import DATES
+
 attention_flops = 0  # of the forward passes since it was set to 0
 
 
@@ -111,8 +113,8 @@ class Hiera(nn.Module):
 
 MODELS = {
     "mae-vit-base": lambda: ViT(),
-    "prithvi-v1-100m": lambda: ViT(channels=6, frames=3),
-    "prithvi-v2-300m": lambda: ViT(dim=1024, depth=24, heads=16, channels=6, frames=4),
+    "prithvi-v1-100m": lambda: ViT(channels=6, frames=DATES["prithvi-v1-100m"]),
+    "prithvi-v2-300m": lambda: ViT(1024, 24, 16, channels=6, frames=DATES["prithvi-v2-300m"]),
     "hiera-tiny": lambda: Hiera((1, 2, 7, 2)),
     "hiera-base": lambda: Hiera((2, 3, 16, 3)),
 }

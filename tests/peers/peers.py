@@ -14,6 +14,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 PRODUCTS = ["197x768x768", "197x768x2304", "197x768x3072", "197x3072x768", "1576x768x3072", "1024x1024x1024"]
 ENCODERS = ["mae-vit-base", "prithvi-v1-100m", "hiera-tiny", "hiera-base"]
+DATES = {"prithvi-v1-100m": 3, "prithvi-v2-300m": 1}  # of an image; models.py builds the same
 FLOPS_AGREE = 0.05  # Terrane counts norms and activations, too
 
 
@@ -115,7 +116,7 @@ def worker(kind, name, batch, threads):
 
 class Peer:
     def __init__(self, kind, name, batch, threads):
-        command = [sys.executable, os.path.join(HERE, "peers.py"), "--worker", kind, name, str(batch), str(threads)]
+        command = [sys.executable, "-B", os.path.join(HERE, "peers.py"), "--worker", kind, name, str(batch), str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self.read()
 
@@ -152,7 +153,8 @@ def run_terrane(options, kind, name, batch, runs):
     if kind == "product":
         command += ["--product", name]
     elif kind == "encoder":
-        command += ["--only", "encoders", "--model", name, "--batch", str(batch)]
+        dates = ["--dates", str(DATES[name])] if name in DATES else []
+        command += ["--only", "encoders", "--model", name, "--batch", str(batch)] + dates
     else:
         command += ["--only", "training", "--model", name, "--batch", str(batch)]
     command += shlex.split(options.bench_options)

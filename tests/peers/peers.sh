@@ -35,4 +35,4 @@ if ! "$python" -c 'import torch, numpy' 2>/dev/null; then
     echo "peers.sh: $python has no PyTorch: install python3-torch, or name another Python by PYTHON=" >&2
     exit 1
 fi
-exec "$python" "$here/peers.py" "$@"
+exec "$python" -B "$here/peers.py" "$@"
