@@ -86,16 +86,21 @@ static void run_product(trn_gpu *gpu, const product *p, int turn, int turns, boo
     trn_graph_destroy(graph);
 }
 
+#define DIMS(...)                                                                                            \
+    {                                                                                                        \
+        .ndim = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = { __VA_ARGS__ }            \
+    }
+static const product products[] = {
+    {DIMS(37, 45), DIMS(71, 45), false, true, true},
+    {DIMS(2, 19, 52), DIMS(2, 52, 140), false, false, false},
+    {DIMS(3, 43, 34), DIMS(3, 43, 29), true, false, false},
+    {DIMS(2, 40, 72), DIMS(2, 33, 40), true, true, false},
+    {DIMS(140, 64), DIMS(136, 64), false, true, true},
+    {DIMS(9, 4200), DIMS(12, 4200), false, true, true},
+};
+
 static void run_products(trn_gpu *gpu)
 {
-    const product products[] = {
-        {TRN_SHAPE(37, 45), TRN_SHAPE(71, 45), false, true, true},
-        {TRN_SHAPE(2, 19, 52), TRN_SHAPE(2, 52, 140), false, false, false},
-        {TRN_SHAPE(3, 43, 34), TRN_SHAPE(3, 43, 29), true, false, false},
-        {TRN_SHAPE(2, 40, 72), TRN_SHAPE(2, 33, 40), true, true, false},
-        {TRN_SHAPE(140, 64), TRN_SHAPE(136, 64), false, true, true},
-        {TRN_SHAPE(9, 4200), TRN_SHAPE(12, 4200), false, true, true},
-    };
     const int count = (int)TRN_COUNT(products);
     for (int i = 0; i < count; i++) {
         run_product(gpu, &products[i], i, count, false);
@@ -135,8 +140,57 @@ static void kernels_match_the_reference(void **state)
     assert_int_equal(failures, 0);
 }
 
+static trn_status pack_kernel(void *user, const trn_listed_kernel *listed, trn_error *err)
+{
+    const trn_kernel *made;
+    return trn_listed_compile(listed, user, &made, err);
+}
+
+/* Where the shader compiler knows cooperative matrices: the same products as a pack for every device, in
+ * $TERRANE_TEST_PACK, with which a build of an older compiler passes this test. */
+static void kernels_can_be_packed(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_shader_pack *pack;
+    trn_device_info *devices = NULL;
+    size_t count = 0;
+    const char *wish = getenv("TERRANE_TEST_PACK");
+    char *dir = strdup(wish ? wish : test_temp_dir());
+    trn_status status = trn_shader_pack_create(dir, &pack, &err);
+    if (status != TRN_OK) { /* an older compiler says so */
+        assert_trn_fails(status, TRN_ERR_UNSUPPORTED, err, "libshaderc 2023.7 or newer");
+        free(dir);
+        return;
+    }
+    bool any = false;
+    assert_trn_ok(trn_gpu_enumerate(&devices, &count, &err), err);
+    for (size_t i = 0; i < 2 * count; i++) {
+        trn_gpu *target;
+        trn_access access = i % 2 ? TRN_ACCESS_STORAGE : TRN_ACCESS_ADDRESS;
+        any |= devices[i / 2].cooperative_matrix;
+        assert_trn_ok(trn_gpu_open_target(&devices[i / 2], access, pack, &target, &err), err);
+        const trn_kernel_list_options options = {
+            .candidates = true, .hopeless = true, .training = true, .report = pack_kernel, .user = target};
+        for (size_t k = 0; k < TRN_COUNT(products); k++) {
+            trn_graph *graph = build(&products[k], true);
+            assert_trn_ok(trn_graph_kernels(graph, target, &options, &err), err);
+            trn_graph_destroy(graph);
+        }
+        trn_gpu_close(target);
+    }
+    assert_int_equal(trn_shader_pack_count(pack) > 0, any);
+    assert_trn_ok(trn_shader_pack_finish(pack, &err), err);
+    trn_shader_pack_free(pack);
+    free(devices);
+    free(dir);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_match_the_reference)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kernels_match_the_reference),
+        cmocka_unit_test(kernels_can_be_packed),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
