@@ -49,7 +49,7 @@ static const trn_option options[] = {
      .kind = OPTION_CHOICE,
      .offset = AT(precision),
      .choices = precisions,
-     .help = "how the values of encoders and operators lie in memory; default: float32"},
+     .help = "how values lie in memory, but for training; default: float32"},
     {.name = "product",
      .kind = OPTION_LIST,
      .offset = AT(products),
@@ -119,23 +119,26 @@ trn_status bench_add(bench *b, const char *kind, const char *key, double value, 
     return TRN_OK;
 }
 
-static trn_status add_line(trn_text *text, const char *fmt, va_list args)
-{
-    char line[1024];
-    vsnprintf(line, sizeof line, fmt, args);
-    trn_text_printf(text, "%s\n", line);
-    return TRN_OK;
-}
-
 trn_status bench_say(const bench *b, trn_error *err, const char *fmt, ...)
 {
     if (b->values->common.json) return TRN_OK;
+    char line[1024];
     trn_text text = {0};
     va_list args;
     va_start(args, fmt);
-    add_line(&text, fmt, args);
+    vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
+    trn_text_printf(&text, "%s\n", line);
     trn_status status = console_print(&text, err);
+    trn_text_free(&text);
+    return status;
+}
+
+trn_status bench_say_profile(const bench *b, const trn_exec *exec, trn_error *err)
+{
+    trn_text text = {0};
+    if (!b->values->common.json) trn_exec_profile_text(exec, &text);
+    trn_status status = text.length ? console_print(&text, err) : TRN_OK;
     trn_text_free(&text);
     return status;
 }

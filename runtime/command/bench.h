@@ -52,7 +52,7 @@ typedef struct bench {
     uint64_t start;
     double seconds; /* that may be used; 0: no limit */
     trn_device_info device;
-    trn_precision precision; /* of encoders and operators: FLOAT32 or FLOAT16 */
+    trn_precision precision; /* of all but training: FLOAT32 or FLOAT16 */
     bool measured;
     bench_ceilings ceilings;
     bench_entry *entries;
@@ -70,6 +70,8 @@ trn_status bench_add(bench *b, const char *kind, const char *key, double value, 
 trn_status bench_say(const bench *b, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
 /* ", float16" for keys, "" of float32. */
 const char *bench_precision_note(const bench *b);
+/* Time per kind of operator of the last run, with TERRANE_PROFILE=1. */
+trn_status bench_say_profile(const bench *b, const trn_exec *exec, trn_error *err);
 /* Says that something is not measured, and why. */
 trn_status bench_leave_out(bench *b, trn_error *err, const char *fmt, ...) TRN_PRINTF(3, 4);
 /* Seconds of the budget that are left; INFINITY without one. */

@@ -63,6 +63,7 @@ static trn_status time_batch(search *s, trn_gpu *gpu, int batch, timing *out, tr
         out->device_peak = stats.memory_peak;
         out->compiled = stats.shaders_compiled;
         out->process_peak = bench_process_peak();
+        status = bench_say_profile(s->b, pass.exec, err);
     }
     bench_pass_close(&pass);
     return status;

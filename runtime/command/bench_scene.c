@@ -173,6 +173,7 @@ static trn_status time_scene(const scene *s, trn_gpu *gpu, timing *t, trn_error 
                                .encoder_count = 1,
                                .exports = &export,
                                .export_count = 1,
+                               .precision = b->precision,
                                .no_result = true};
     size_t wanted = TRN_MIN((size_t)b->values->runs, (size_t)MOST_RUNS);
     bench_process_peak_restart();
@@ -197,13 +198,14 @@ static trn_status report(const scene *s, timing *t, trn_error *err)
     trn_text_json(&members, s->model.name);
     trn_text_printf(&members,
                     ", \"dates\": %zu, \"side\": %d, \"bands\": %zu, \"windows\": %lld, \"precision\": "
-                    "\"float32\", \"runs\": %zu, \"seconds_median\": %.6g, \"seconds_min\": %.6g, "
+                    "\"%s\", \"runs\": %zu, \"seconds_median\": %.6g, \"seconds_min\": %.6g, "
                     "\"cpu_seconds_median\": %.6g, \"first_run_seconds\": %.6g, "
                     "\"megapixels_per_second\": %.6g, \"memory_bytes\": %llu, \"process_peak_bytes\": %llu",
-                    s->model.dates, s->side, s->band_count, (long long)t->windows, t->runs, median,
-                    t->seconds[0], cpu, t->first, t->megapixels / median, (unsigned long long)t->device_peak,
+                    s->model.dates, s->side, s->band_count, (long long)t->windows,
+                    trn_precision_name(s->b->precision), t->runs, median, t->seconds[0], cpu, t->first,
+                    t->megapixels / median, (unsigned long long)t->device_peak,
                     (unsigned long long)t->process_peak);
-    snprintf(key, sizeof key, "scene %s, side %d", s->model.name, s->side);
+    snprintf(key, sizeof key, "scene %s, side %d%s", s->model.name, s->side, bench_precision_note(s->b));
     trn_status status =
         bench_add(s->b, "scene", key, t->megapixels / median, "MP/s", trn_text_get(&members), err);
     trn_text_free(&members);

@@ -131,6 +131,8 @@ static trn_status measure(const bench *b, bench_model *model, trn_gpu *gpu, int 
         t->device_bytes = device_bytes(s.exec);
         t->forward_device_bytes = device_bytes(pass.exec);
         t->process_peak = bench_process_peak();
+        status = bench_say_profile(b, pass.exec, err);
+        if (status == TRN_OK) status = bench_say_profile(b, s.exec, err);
     }
     step_close(&s);
     bench_pass_close(&pass);
