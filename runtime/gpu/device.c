@@ -319,6 +319,7 @@ void trn_device_describe(const trn_instance *instance, VkPhysicalDevice physical
         info->memory_bytes = trn_host_memory_total();
         info->memory_free = trn_host_memory_available();
     }
+    trn_limits_apply(info, detail);
     if (!find_queue(instance, physical, detail))
         snprintf(info->why_not, sizeof info->why_not, "it has no queue for compute work");
     else if (!info->timeline_semaphore)
@@ -589,13 +590,15 @@ trn_status trn_gpu_open(const trn_gpu_options *options, trn_gpu **out, trn_error
     if (!(options->submit_seconds >= 0))
         return trn_fail(err, TRN_ERR_ARGUMENT, "submit_seconds must not be negative");
     warn_of_unknown_switches();
+    trn_status status = trn_limits_check(err);
+    if (status != TRN_OK) return status;
     trn_gpu *gpu = calloc(1, sizeof *gpu);
     if (!gpu) return trn_fail_memory(err, sizeof *gpu, "a device");
     gpu->submit_seconds = options->submit_seconds > 0 ? options->submit_seconds : 0.1;
     gpu->disk_cache = !options->no_disk_cache && !trn_gpu_disabled("shader-cache");
     gpu->fail_submission = options->fail_submission;
     gpu->fail_allocation = options->fail_allocation;
-    trn_status status = open_device(gpu, options, err);
+    status = open_device(gpu, options, err);
     if (status == TRN_OK) status = trn_gpu_validated(gpu, err);
     if (status != TRN_OK) {
         trn_gpu_close(gpu);
@@ -654,7 +657,7 @@ trn_gpu_stats trn_gpu_get_stats(const trn_gpu *gpu)
     return stats;
 }
 
-uint64_t trn_gpu_memory_available(const trn_gpu *gpu)
+static uint64_t memory_available(const trn_gpu *gpu)
 {
     uint32_t heap;
     bool cached;
@@ -663,6 +666,12 @@ uint64_t trn_gpu_memory_available(const trn_gpu *gpu)
     uint64_t size = gpu->memory.properties.memoryHeaps[heap].size;
     if (gpu->detail.memory_budget) return heap_free(gpu->instance, gpu->physical, heap);
     return size > gpu->stats.memory_bytes ? size - gpu->stats.memory_bytes : 0;
+}
+
+uint64_t trn_gpu_memory_available(const trn_gpu *gpu)
+{
+    uint64_t limit = gpu->detail.memory_limit, held = gpu->stats.memory_bytes;
+    return TRN_MIN(memory_available(gpu), limit > held ? limit - held : 0);
 }
 
 void trn_gpu_cache_name(const trn_gpu *gpu, char *out)

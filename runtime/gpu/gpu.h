@@ -105,6 +105,10 @@ trn_access trn_gpu_access(const trn_gpu *gpu); /* ADDRESS or STORAGE */
  * through staging even where device memory is host-visible), "shader-cache", "fp16" and "coopmat" (the device
  * then looks as if it lacked them); other rooms have words of their own ("fusion"). */
 bool trn_gpu_disabled(const char *feature);
+/* $TERRANE_LIMIT makes every device look weaker, for tests: a list of name=number (also 16K, 256M, 2G) of
+ * shared-memory, group (invocations of a work group), storage-range, memory, allocation (bytes at once), and
+ * 0 for what the device then lacks of subgroup-control, subgroup-operations, int64, address, float16,
+ * storage16. */
 
 typedef struct trn_gpu_stats {
     uint64_t shaders_compiled, shaders_from_cache; /* calls of libshaderc, and what the disk cache saved */

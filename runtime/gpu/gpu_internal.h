@@ -60,12 +60,27 @@ typedef struct trn_device_detail {
     bool uniform16, memory_model;
     uint32_t mesa_version; /* VK_MAKE_API_VERSION(0, 22, 3, 6), or 0 */
     uint64_t max_buffer;
+    uint64_t memory_limit; /* of $TERRANE_LIMIT, else UINT64_MAX */
 } trn_device_detail;
 
 void trn_device_describe(const trn_instance *instance, VkPhysicalDevice physical, int index,
                          trn_device_info *info, trn_device_detail *detail);
 uint32_t trn_quirks_of(const trn_device_info *info, const trn_device_detail *detail);
 const char *trn_quirk_name(unsigned bit); /* NULL behind the last */
+
+/* ---- limits.c ---- */
+
+/* Takes away what $TERRANE_LIMIT takes away. */
+void trn_limits_apply(trn_device_info *info, trn_device_detail *detail);
+/* Refuses a $TERRANE_LIMIT that cannot be read. */
+trn_status trn_limits_check(trn_error *err);
+
+/* ---- needs.c ---- */
+
+/* Refuses a kernel that takes more than the device was described with. The words are whole: trn_spirv_check
+ * comes first. */
+trn_status trn_spirv_check_needs(const trn_gpu *gpu, const trn_kernel_desc *desc, const uint32_t *words,
+                                 size_t count, trn_error *err);
 
 /* ---- memory.c ---- */
 

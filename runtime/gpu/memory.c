@@ -87,7 +87,9 @@ static trn_status allocate(trn_gpu *gpu, trn_block *block, trn_block_use use, tr
                                  .allocationSize = need.size,
                                  .memoryTypeIndex = (uint32_t)type};
     trn_status status = TRN_OK;
-    if (++gpu->memory.allocations == gpu->fail_allocation)
+    bool beyond = block->size > gpu->detail.memory_limit ||
+                  gpu->stats.memory_bytes > gpu->detail.memory_limit - block->size;
+    if (++gpu->memory.allocations == gpu->fail_allocation || beyond)
         status = trn_vk_check(gpu, VK_ERROR_OUT_OF_DEVICE_MEMORY, "vkAllocateMemory", err);
     else
         status = TRN_VK(gpu, err, vkAllocateMemory(gpu->device, &info, NULL, &block->memory));

@@ -149,6 +149,7 @@ static trn_status build(trn_gpu *gpu, const trn_kernel_desc *desc, const char *t
     if (gpu->target) return trn_pack_add(gpu, desc, text, err);
     trn_status status = trn_shader_spirv(gpu, desc, text, kernel->key, &words, &bytes, err);
     if (status == TRN_OK) status = trn_spirv_check(gpu, desc, words, bytes / 4, err);
+    if (status == TRN_OK) status = trn_spirv_check_needs(gpu, desc, words, bytes / 4, err);
     if (status == TRN_OK) status = create_pipeline(gpu, desc, words, bytes, &kernel->pipeline, err);
     free(words);
     return status == TRN_OK ? trn_gpu_validated(gpu, err) : status;

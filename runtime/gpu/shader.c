@@ -184,7 +184,7 @@ static trn_status take_result(shaderc_compilation_result_t result, const trn_ker
         return trn_fail(err, TRN_ERR_INTERNAL, "shader %s does not compile:\n%s", desc->shader,
                         shaderc_result_get_error_message(result));
     if (shaderc_result_get_num_warnings(result))
-        trn_log(TRN_LOG_WARN, "shader %s: %s", desc->shader, shaderc_result_get_error_message(result));
+        trn_log(TRN_LOG_DEBUG, "shader %s: %s", desc->shader, shaderc_result_get_error_message(result));
     *bytes = shaderc_result_get_length(result);
     *words = malloc(*bytes);
     if (!*words) return trn_fail_memory(err, *bytes, "a compiled shader");

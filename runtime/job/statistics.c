@@ -31,7 +31,8 @@ measured_channel job_measure_channel(const job_plan *plan, const planned_encoder
         /* a window at a time: sums stay near each other in size */
         double window = 0, window_squares = 0;
         for (size_t i = 0; i < area; i++) {
-            double value = fmin(fmax((double)values[i], lowest), highest) * scale + offset;
+            double value = (double)values[i] > lowest ? (double)values[i] : lowest; /* also of NaN */
+            value = (value < highest ? value : highest) * scale + offset;
             window += value;
             window_squares += value * value;
             m.low = TRN_MIN(m.low, value);

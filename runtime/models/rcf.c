@@ -312,13 +312,14 @@ static trn_status whitening_invert(whitening *w, double regularisation, trn_erro
     return TRN_OK;
 }
 
-/* out = matrix (x - mean); mean may be NULL */
+/* out = matrix (x - mean), for the matrix is symmetric; mean may be NULL */
 static void whiten(const whitening *w, const double *x, const double *mean, double *out)
 {
-    for (size_t i = 0; i < w->d; i++) {
-        out[i] = 0;
-        for (size_t j = 0; j < w->d; j++)
-            out[i] += w->a[i * w->d + j] * (x[j] - (mean ? mean[j] : 0));
+    memset(out, 0, w->d * sizeof *out);
+    for (size_t j = 0; j < w->d; j++) {
+        double value = x[j] - (mean ? mean[j] : 0);
+        for (size_t i = 0; i < w->d; i++)
+            out[i] += w->a[j * w->d + i] * value;
     }
 }
 

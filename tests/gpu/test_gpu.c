@@ -819,8 +819,8 @@ static void validates(void **state)
     on_each(check_profile, (trn_gpu_options){.validation = true});
 }
 
-/* The messages are seen at all: more shared memory than any device has. */
-static void reports_validation(void **state)
+/* More shared memory than any device has is refused before a driver sees it. */
+static void refuses_too_much_shared_memory(void **state)
 {
     (void)state;
     static const char text[] = "#define BUFFERS(B) B(0, Float, x)\n#define SCALARS uint count;\n"
@@ -828,6 +828,57 @@ static void reports_validation(void **state)
                                "shared float big[100000000];\nvoid main() {\n"
                                "    big[gl_LocalInvocationIndex] = AT(x, p.count);\n    barrier();\n"
                                "    AT(x, 0) = big[p.count];\n}\n";
+    trn_error err = {0};
+    const trn_kernel *kernel;
+    trn_gpu *gpu = open_with((trn_gpu_options){0});
+    trn_kernel_desc desc = {.shader = "greedy", .buffers = 1, .scalars = 1};
+    trn_status status = trn_gpu_kernel_from_text(gpu, &desc, text, &kernel, &err);
+    assert_trn_fails(status, TRN_ERR_UNSUPPORTED, err, "400000000 bytes of shared memory");
+    trn_gpu_close(gpu);
+}
+
+/* A device that $TERRANE_LIMIT makes weaker shows it, and kernels that need more are refused. */
+static void weaker_devices_are_weaker(void **state)
+{
+    (void)state;
+    static const char shuffles[] =
+        "#define BUFFERS(B) B(0, Float, x)\n#define SCALARS uint count;\n#include \"terrane.glsl\"\n"
+        "#extension GL_KHR_shader_subgroup_shuffle : require\nlayout(local_size_x = 64) in;\nvoid main() {\n"
+        "    AT(x, 0) = subgroupShuffle(AT(x, p.count), 0u);\n}\n";
+    trn_error err = {0};
+    trn_gpu *gpu = NULL;
+    const trn_kernel *kernel;
+    trn_gpu_buffer *buffer;
+    setenv("TERRANE_LIMIT", "shared-memory=1K,what=3", 1);
+    assert_trn_fails(trn_gpu_open(NULL, &gpu, &err), TRN_ERR_ARGUMENT, err, "what=3");
+    setenv("TERRANE_LIMIT",
+           "shared-memory=16K, group=128,storage-range=16M,memory=64M,subgroup-operations=0,int64=0,"
+           "subgroup-control=0,storage16=0,float16=0",
+           1);
+    gpu = open_with((trn_gpu_options){0});
+    const trn_device_info *info = trn_gpu_info(gpu);
+    assert_true(info->shared_memory_bytes <= 16384 && info->max_invocations <= 128 && !info->int64 &&
+                !info->subgroup_shuffle && !info->subgroup_max && !info->storage16 && !info->float16);
+    assert_true(info->max_storage_range <= 16 << 20 && info->memory_bytes <= 64 << 20);
+    assert_int_equal(trn_gpu_access(gpu), TRN_ACCESS_STORAGE);
+    trn_kernel_desc desc = {.shader = "shuffles", .buffers = 1, .scalars = 1};
+    trn_status status = trn_gpu_kernel_from_text(gpu, &desc, shuffles, &kernel, &err);
+    assert_trn_fails(status, TRN_ERR_UNSUPPORTED, err, "subgroup shuffles");
+    assert_trn_fails(trn_gpu_buffer_create(gpu, 80 << 20, "large", &buffer, &err), TRN_ERR_MEMORY, err,
+                     "large");
+    assert_true(trn_gpu_memory_available(gpu) <= 64 << 20);
+    trn_gpu_close(gpu);
+    unsetenv("TERRANE_LIMIT");
+}
+
+/* The messages are seen at all: double precision, which is not asked of the device. */
+static void reports_validation(void **state)
+{
+    (void)state;
+    static const char text[] = "#define BUFFERS(B) B(0, Float, x)\n#define SCALARS uint count;\n"
+                               "#include \"terrane.glsl\"\nlayout(local_size_x = 64) in;\n"
+                               "void main() {\n    double value = double(AT(x, p.count));\n"
+                               "    AT(x, 0) = float(value * value);\n}\n";
     trn_error err = {0};
     const trn_kernel *kernel;
     const char *outer = getenv("TERRANE_VALIDATE"); /* "abort" would end this test, whose message is wanted */
@@ -922,6 +973,8 @@ int main(void)
         cmocka_unit_test(names_lost_work),
         cmocka_unit_test(survives_failed_allocations),
         cmocka_unit_test(validates),
+        cmocka_unit_test(refuses_too_much_shared_memory),
+        cmocka_unit_test(weaker_devices_are_weaker),
         cmocka_unit_test(reports_validation),
         cmocka_unit_test(opens_twice),
     };
