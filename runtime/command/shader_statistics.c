@@ -376,7 +376,7 @@ static void tell_text(report *r, trn_text *out)
 {
     trn_text_printf(out, "%s, %s: %zu kernels; * runs when nothing was measured\n   ",
                     r->device ? r->device : "?", r->driver ? r->driver : "?", r->count);
-    qsort(r->rows, r->count, sizeof *r->rows, compare_rows);
+    if (r->count) qsort(r->rows, r->count, sizeof *r->rows, compare_rows);
     for (int m = 0; m < MEASURE_COUNT; m++)
         trn_text_printf(out, " %12s", measure_names[m]);
     trn_text_add(out, "  kernel\n");
