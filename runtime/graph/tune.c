@@ -243,7 +243,7 @@ static trn_status build_node(tune_task *task, trn_error *err)
     }
     trn_status status = trn_graph_status(graph, err);
     if (status != TRN_OK) return status;
-    size_t bytes = (size_t)task->node->out->count * 4;
+    size_t bytes = (size_t)trn_shape_count(&task->shape) * 4;
     task->expected = malloc(bytes);
     task->actual = malloc(bytes);
     return task->expected && task->actual ? TRN_OK : trn_fail_memory(err, 2 * bytes, "results to compare");
@@ -432,8 +432,14 @@ static void keep(const trn_tuner *tuner, const tune_task *task, trn_tune_summary
 
 static trn_status measure(trn_tuner *tuner, tune_task *task, trn_tune_summary *summary, trn_error *err)
 {
-    trn_status status = build_node(task, err);
-    if (status == TRN_OK) status = measure_all(tuner, task, err);
+    trn_error why = {0};
+    trn_status status = build_node(task, &why);
+    if (status != TRN_OK) { /* others may go */
+        trn_log(TRN_LOG_WARN, "%s %s is not measured: %s", task->op->name, task->what, why.message);
+        free_node(task);
+        return TRN_OK;
+    }
+    status = measure_all(tuner, task, err);
     if (task->candidates[0].seconds > 0 || task->candidates[0].problem[0]) keep(tuner, task, summary);
     free_node(task);
     return status;
