@@ -5,7 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_BATCH = 32 };
+enum { DEFAULT_BATCH = 32, SEATS = 2 };
+
+/* Samples of a run. */
+typedef struct flight {
+    size_t first, count;
+} flight;
 
 typedef struct extraction {
     const trn_learn_model *model;
@@ -17,8 +22,10 @@ typedef struct extraction {
     size_t label_count;
     learn_graph net;
     trn_batches *batches;
-    float *pixels, *features; /* of one run */
-    uint64_t device_ns;
+    float *pixels; /* of a short batch */
+    flight flights[SEATS];
+    size_t launched, landed;           /* runs; run i takes seat i % SEATS */
+    uint64_t device_ns, working_since; /* the device has work while runs are in flight */
 } extraction;
 
 static void extraction_close(extraction *x)
@@ -26,7 +33,6 @@ static void extraction_close(extraction *x)
     trn_batches_close(x->batches);
     learn_graph_close(&x->net);
     free(x->pixels);
-    free(x->features);
 }
 
 /* ---- checks ---- */
@@ -117,7 +123,7 @@ static trn_status compile(trn_gpu *gpu, extraction *x, trn_error *err)
     if (status != TRN_OK) return status;
     x->channels = trn_tensor_dim(features, -1);
     trn_output_add(graph, "features", features);
-    trn_compile_options options = {.memory_limit = x->options->memory_limit};
+    trn_compile_options options = {.seats = SEATS, .memory_limit = x->options->memory_limit};
     return trn_compile(graph, gpu, &options, &x->net.exec, err);
 }
 
@@ -140,53 +146,69 @@ static trn_status allocate(extraction *x, trn_feature_set *out, trn_error *err)
            run = (size_t)x->batch, row = (size_t)x->channels;
     *out = (trn_feature_set){.count = x->count, .channels = x->channels, .label_count = x->label_count};
     x->pixels = calloc(run * pixels, sizeof *x->pixels);
-    x->features = malloc(run * row * sizeof *x->features);
     size_t values, labels;
     if (trn_mul_size(x->count, row * sizeof *out->values, &values)) out->values = malloc(TRN_MAX(values, 1));
     if (trn_mul_size(x->count, x->label_count * sizeof *out->labels, &labels))
         out->labels = malloc(TRN_MAX(labels, 1));
-    if (x->pixels && x->features && out->values && out->labels) return TRN_OK;
+    if (x->pixels && out->values && out->labels) return TRN_OK;
     return trn_fail_memory(err, x->count * row * sizeof *out->values, "features");
 }
 
-/* What a batch lacks is zeros, or of the run before: rows do not see one another. */
-static trn_status run_batch(extraction *x, const trn_batch *batch, size_t done, trn_feature_set *out,
-                            trn_error *err)
+/* While the device works on one batch, the next is read and the features of the last are taken. What a batch
+ * lacks is zeros, or of a run before: rows do not see one another. */
+static trn_status launch(extraction *x, const trn_batch *batch, size_t first, trn_feature_set *out,
+                         trn_error *err)
 {
-    size_t image = batch->bands * batch->height * batch->width, row = (size_t)x->channels;
+    size_t image = batch->bands * batch->height * batch->width;
+    int seat = (int)(x->launched % SEATS);
     const float *pixels = batch->pixels;
     if (batch->count < (size_t)x->batch) {
         memcpy(x->pixels, pixels, batch->count * image * sizeof *pixels);
         pixels = x->pixels;
     }
-    trn_status status = trn_exec_set(x->net.exec, "image", pixels, err);
-    uint64_t begin = trn_now_ns();
-    if (status == TRN_OK) status = trn_exec_run(x->net.exec, learn_progress(x->hooks), err);
-    x->device_ns += trn_now_ns() - begin;
-    if (status == TRN_OK) status = trn_exec_get(x->net.exec, "features", x->features, err);
-    if (status != TRN_OK) return status;
-    memcpy(out->values + done * row, x->features, batch->count * row * sizeof *out->values);
-    memcpy(out->labels + done * x->label_count, batch->labels,
+    memcpy(out->labels + first * x->label_count, batch->labels,
            batch->count * x->label_count * sizeof *out->labels);
-    return TRN_OK;
+    trn_status status = trn_exec_seat_set(x->net.exec, seat, "image", pixels, err);
+    if (x->launched == x->landed) x->working_since = trn_now_ns();
+    if (status == TRN_OK) status = trn_exec_start(x->net.exec, seat, learn_progress(x->hooks), err);
+    x->flights[seat] = (flight){first, batch->count};
+    x->launched++;
+    return status;
+}
+
+static trn_status land(extraction *x, trn_feature_set *out, trn_error *err)
+{
+    int seat = (int)(x->landed % SEATS);
+    const flight *f = &x->flights[seat];
+    size_t row = (size_t)x->channels;
+    trn_status status = trn_exec_finish(x->net.exec, seat, learn_progress(x->hooks), err);
+    if (x->launched == x->landed + 1) x->device_ns += trn_now_ns() - x->working_since;
+    const float *features = status == TRN_OK ? trn_exec_seat_get(x->net.exec, seat, "features", err) : NULL;
+    if (status == TRN_OK && !features) status = TRN_ERR_INTERNAL;
+    if (status == TRN_OK) memcpy(out->values + f->first * row, features, f->count * row * sizeof *features);
+    x->landed++;
+    return status;
 }
 
 static trn_status run_all(extraction *x, trn_feature_set *out, trn_error *err)
 {
     char stage[32];
+    trn_status status = TRN_OK;
     snprintf(stage, sizeof stage, "features %s", trn_split_name(x->options->split));
-    for (size_t done = 0; done < x->count;) {
+    for (size_t done = 0; status == TRN_OK && done < x->count;) {
         trn_batch batch;
         trn_progress_report(learn_progress(x->hooks), stage, done, x->count);
-        trn_status status = trn_batches_next(x->batches, &batch, err);
+        status = trn_batches_next(x->batches, &batch, err);
         if (status == TRN_OK && (!batch.count || batch.count > x->count - done))
             status = trn_fail(err, TRN_ERR_INTERNAL, "an epoch of another length than its split");
-        if (status == TRN_OK) status = run_batch(x, &batch, done, out, err);
-        if (status != TRN_OK) return status;
-        done += batch.count;
+        if (status == TRN_OK && x->launched - x->landed == SEATS) status = land(x, out, err);
+        if (status == TRN_OK) status = launch(x, &batch, done, out, err);
+        done += status == TRN_OK ? batch.count : 0;
     }
-    trn_progress_report(learn_progress(x->hooks), stage, x->count, x->count);
-    return TRN_OK;
+    while (status == TRN_OK && x->landed < x->launched)
+        status = land(x, out, err);
+    if (status == TRN_OK) trn_progress_report(learn_progress(x->hooks), stage, x->count, x->count);
+    return status;
 }
 
 static trn_status compute(trn_gpu *gpu, extraction *x, trn_feature_set *out, trn_error *err)
