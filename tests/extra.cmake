@@ -28,6 +28,7 @@ if(TARGET terrane_command)
   add_custom_target(full-checks
     COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/full/memory_limit.sh ${CMAKE_BINARY_DIR}
     COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/full/published_sizes.sh ${CMAKE_BINARY_DIR}
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/full/weak_devices.sh ${CMAKE_BINARY_DIR}
     DEPENDS terrane_command
     USES_TERMINAL VERBATIM)
 endif()
