@@ -119,9 +119,9 @@ static const char *describe_task(trn_tuner *tuner, const trn_node *node)
     char shape[128];
     trn_text text = {0};
     if (node->op->describe) node->op->describe(node, &text);
-    if (!text.length)
-        trn_text_printf(&text, "%s to %s", trn_shape_text(&node->inputs[0]->shape, shape),
-                        trn_shape_text(&node->out->shape, shape));
+    if (!strchr(trn_text_get(&text), '[') && node->inputs[0]) /* no shape in it */
+        trn_text_printf(&text, "%s%s", text.length ? " of " : "",
+                        trn_shape_text(&node->inputs[0]->shape, shape));
     const char *what = text.failed ? NULL : trn_arena_strdup(tuner->arena, text.data);
     trn_text_free(&text);
     return what;
