@@ -153,8 +153,8 @@ static void keep_raw(const trn_lower *lower, bool *raw, bool *again)
 {
     for (size_t g = lower->group_count; g-- > 0;) {
         const trn_group *group = &lower->groups[g];
-        const trn_node *node, *first = node_at(group, 0);
-        bool goes_on = !group->root || (only_moves(first->op) && again[group->out->id]);
+        const trn_node *node;
+        bool goes_on = !group->root || (only_moves(group->root->op) && again[group->out->id]);
         for (int n = 0; goes_on && (node = node_at(group, n)) != NULL; n++) {
             for (int i = 0; i < node->input_count; i++) {
                 if (node->inputs[i]) again[trn_tensor_base(node->inputs[i])->id] = true;
@@ -203,14 +203,18 @@ static bool refuse_operands(const trn_lower *lower, const trn_group *group, cons
     return any;
 }
 
+static bool writes_half(const trn_lower *lower, const trn_node *first)
+{
+    return first && first->op->half && first->op->half(lower, first, -1);
+}
+
 static bool refuse_group(const trn_lower *lower, const trn_group *group)
 {
     bool any = false;
     const trn_node *node, *first = node_at(group, 0);
     for (int n = 0; (node = node_at(group, n)) != NULL; n++)
         any = refuse_operands(lower, group, node) || any;
-    if (lower->float32_why[group->out->id] || (first->op->half && first->op->half(lower, first, -1)))
-        return any;
+    if (lower->float32_why[group->out->id] || writes_half(lower, first)) return any;
     lower->float32_why[group->out->id] = reader_reason(lower, first, "writes");
     return true;
 }

@@ -71,12 +71,14 @@ static trn_status open_writers(run_state *run, trn_error *err)
 {
     const job_plan *plan = &run->plan;
     trn_text description = {0};
-    char *sidecar = job_result_sidecar(plan);
+    char *sidecar = job_result_sidecar(plan, &run->engine);
     trn_status status = sidecar ? TRN_OK : trn_fail_memory(err, 0, "the sidecar");
     for (size_t i = 0; i < plan->encoder_count; i++)
         trn_text_printf(&description, "%s%s",
                         i ? (plan->job->compose.fusion == TRN_FUSION_AVERAGE ? ", " : " + ") : "",
                         plan->encoders[i].spec->name);
+    if (trn_exec_summarize(run->engine.exec).precision == TRN_PRECISION_FLOAT16)
+        trn_text_add(&description, ", computed in float16");
     trn_export_grid grid = {
         .width = plan->grid_width,
         .height = plan->grid_height,

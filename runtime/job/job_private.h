@@ -292,7 +292,7 @@ void job_result_number(trn_text *out, double value); /* null when it is not fini
 trn_status job_result_end(const job_plan *plan, trn_text *out, const char *path, trn_error *err);
 /* Text for the sidecar of .npy exports: ids of rows or the grid's place, bands, encoders. malloc'd; NULL: no
  * memory. */
-char *job_result_sidecar(const job_plan *plan);
+char *job_result_sidecar(const job_plan *plan, const job_engine *engine);
 
 /* ---- dataset.c: datasets in place of scenes ---- */
 

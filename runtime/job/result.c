@@ -270,12 +270,13 @@ static const char *below_folder(const job_plan *plan, const char *path)
     return path;
 }
 
-char *job_result_sidecar(const job_plan *plan)
+char *job_result_sidecar(const job_plan *plan, const job_engine *engine)
 {
     trn_text out = {0};
     trn_text_add(&out, "{\n  \"scene\": ");
     trn_text_json(&out, plan->info->name);
-    trn_text_printf(&out, ",\n  \"terrane\": \"%s\",\n", TRN_VERSION);
+    trn_text_printf(&out, ",\n  \"terrane\": \"%s\",\n  \"precision\": \"%s\",\n", TRN_VERSION,
+                    trn_precision_name(trn_exec_summarize(engine->exec).precision));
     job_result_encoders(plan, &out);
     if (plan->images) {
         trn_text_add(&out, "  \"ids\": [\n");

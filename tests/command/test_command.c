@@ -108,6 +108,47 @@ static void embeds_a_scene(void **state)
     assert_true(says("100 x 75 pixels") && says("kernel"));
 }
 
+static void embeds_in_float16(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    char *dir = test_temp_dir();
+    float *data[2];
+    int64_t shape[3];
+    int ndim;
+    size_t size;
+    put_scene(dir, "scene.tif", &(test_raster){.width = 100, .height = 75, .bands = 3});
+    assert_works(terrane(dir, "", "embed scene.tif " RCF "-o a.npy"));
+    assert_works(terrane(dir, "", "embed scene.tif " RCF "-o b.npy --precision float16"));
+    for (int i = 0; i < 2; i++) {
+        char *path = test_path(dir, i ? "b.npy" : "a.npy");
+        assert_trn_ok(trn_npy_read(path, &data[i], shape, 3, &ndim, &err), err);
+        free(path);
+    }
+    bool differs = false;
+    for (int i = 0; i < 13 * 10 * 8; i++) {
+        assert_float_equal(data[1][i], data[0][i], 5e-3 * (1 + fabs((double)data[0][i])));
+        differs |= fabsf(data[1][i] - data[0][i]) > 0;
+    }
+    assert_true(differs);
+    free(data[0]);
+    free(data[1]);
+    char *path = test_path(dir, "b.json"), *sidecar = trn_read_file(path, 1 << 20, &size, &err);
+    if (!sidecar) fail_msg("%s", err.message);
+    assert_non_null(strstr(sidecar, "\"precision\": \"float16\""));
+    free(sidecar);
+    free(path);
+    assert_works(terrane(dir, "", "embed scene.tif " RCF "--explain --precision float16"));
+    assert_true(says("precision float16") && says("stored as float16") && says("the host reads it"));
+    const char *without = "TERRANE_DISABLE=fp16";
+    assert_fails(terrane(dir, without, "embed scene.tif " RCF "-o c.npy --precision float16"),
+                 TRN_ERR_UNSUPPORTED, "under TERRANE_DISABLE=fp16: take precision float32 or auto");
+    assert_works(terrane(dir, without, "embed scene.tif " RCF "--explain --precision auto"));
+    assert_true(says("precision float32") && !says("stored as float16"));
+    assert_fails(terrane(dir, "", "embed scene.tif " RCF "-o c.npy --precision half"), TRN_ERR_ARGUMENT,
+                 "--precision");
+}
+
 static void embeds_odd_sizes(void **state)
 {
     (void)state;
@@ -276,11 +317,17 @@ static void stops_on_request(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(helps),           cmocka_unit_test(wrong_options),
-        cmocka_unit_test(embeds_a_scene),  cmocka_unit_test(embeds_odd_sizes),
-        cmocka_unit_test(embeds_a_folder), cmocka_unit_test(runs_recipes),
-        cmocka_unit_test(starts_warm),     cmocka_unit_test(lists_devices),
-        cmocka_unit_test(tests_itself),    cmocka_unit_test(stops_on_request),
+        cmocka_unit_test(helps),
+        cmocka_unit_test(wrong_options),
+        cmocka_unit_test(embeds_a_scene),
+        cmocka_unit_test(embeds_in_float16),
+        cmocka_unit_test(embeds_odd_sizes),
+        cmocka_unit_test(embeds_a_folder),
+        cmocka_unit_test(runs_recipes),
+        cmocka_unit_test(starts_warm),
+        cmocka_unit_test(lists_devices),
+        cmocka_unit_test(tests_itself),
+        cmocka_unit_test(stops_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
