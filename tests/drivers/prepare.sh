@@ -346,7 +346,9 @@ prepare_intel() {
             sed 's,.dsc$,,' >"$tree/packages.txt"
         find "$dir/apt/intel/cache/archives" -maxdepth 1 -type f ! -name lock -delete
     fi
-    cp "$tree/$shim" "$dir/mesa26/usr/lib/x86_64-linux-gnu/"
+    # in one step: programs may be running on the old one
+    cp "$tree/$shim" "$dir/mesa26/usr/lib/x86_64-linux-gnu/.$shim"
+    mv "$dir/mesa26/usr/lib/x86_64-linux-gnu/.$shim" "$dir/mesa26/usr/lib/x86_64-linux-gnu/$shim"
     put_tree_wrapper dg2 "$dir/mesa26" intel_icd.json $shim INTEL_STUB_GPU_PLATFORM=dg2
 }
 
