@@ -250,12 +250,14 @@ static void keeps_to_a_budget(void **state)
     char *dir = test_temp_dir();
     assert_works(terrane(dir, "", ENCODER "--batch 1,4096 --seconds 1"));
     cJSON *json = said_json();
-    const cJSON *left_out = cJSON_GetObjectItem(json, "left_out");
-    assert_true(cJSON_GetArraySize(left_out) >= 1);
-    const char *last = cJSON_GetStringValue(cJSON_GetArrayItem(left_out, cJSON_GetArraySize(left_out) - 1));
-    assert_non_null(last);
-    assert_true(strstr(last, "batch 4096") && strstr(last, "--seconds"));
+    const cJSON *left_out = cJSON_GetObjectItem(json, "left_out"), *one;
+    assert_int_equal(entry_count(json) + cJSON_GetArraySize(left_out), 2); /* fast devices may do both */
+    cJSON_ArrayForEach (one, left_out)
+        assert_non_null(strstr(cJSON_GetStringValue(one), "--seconds"));
     cJSON_Delete(json);
+    /* without a name all of the usual encoders are meant */
+    assert_works(terrane(dir, "", "bench --only encoders --seconds 1"));
+    assert_true(says("mae-vit-base") && says("hiera-tiny") && says("galileo-nano"));
 }
 
 int main(void)
