@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 enum { SMALLEST_AUTO_BATCH = 4, LARGEST_AUTO_BATCH = 64, SMALLEST_TILE = 16 };
+/* What keeps a device busy: a CPU driver has enough with one window, a large GPU with tens. */
 #define PIXELS_PER_BATCH ((int64_t)1 << 20)
+#define PIXELS_PER_LARGE_BATCH ((int64_t)1 << 22)
 #define SLOT_BYTES ((int64_t)256 << 20)
 
 static trn_feature_pool member_pool(const job_plan *plan, const planned_encoder *member)
@@ -178,10 +180,12 @@ static trn_status fail_too_large(const job_plan *plan, trn_gpu *gpu, int batch, 
         plan->width);
 }
 
-static int automatic_batch(const job_plan *plan)
+static int automatic_batch(const job_plan *plan, const trn_gpu *gpu)
 {
     int64_t area = (int64_t)plan->width * plan->height * (int64_t)plan->date_count;
-    int64_t batch = TRN_MIN(TRN_MAX(PIXELS_PER_BATCH / area, SMALLEST_AUTO_BATCH), LARGEST_AUTO_BATCH);
+    bool large = trn_gpu_info(gpu)->type == TRN_DEVICE_DISCRETE;
+    int64_t pixels = large ? PIXELS_PER_LARGE_BATCH : PIXELS_PER_BATCH;
+    int64_t batch = TRN_MIN(TRN_MAX(pixels / area, SMALLEST_AUTO_BATCH), LARGEST_AUTO_BATCH);
     int64_t slot = area * (int64_t)plan->band_count * (int64_t)sizeof(float);
     batch = TRN_MIN(batch, TRN_MAX(1, SLOT_BYTES / slot));
     return (int)TRN_MIN(batch, plan->windows);
@@ -190,7 +194,8 @@ static int automatic_batch(const job_plan *plan)
 trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only, job_engine *out,
                              trn_error *err)
 {
-    int wanted = plan->job->batch ? (int)TRN_MIN(plan->job->batch, plan->windows) : automatic_batch(plan);
+    int wanted =
+        plan->job->batch ? (int)TRN_MIN(plan->job->batch, plan->windows) : automatic_batch(plan, gpu);
     for (int batch = wanted;; batch /= 2) {
         trn_error failure = {0};
         trn_status status =
