@@ -404,7 +404,7 @@ static trn_status measure_all(const trn_tuner *tuner, tune_task *task, trn_error
 /* Keeps the seconds, and tells of them. A candidate that failed is forgotten. */
 static void keep(const trn_tuner *tuner, const tune_task *task, trn_tune_summary *summary)
 {
-    double *seconds = malloc((size_t)task->count * sizeof *seconds);
+    double *seconds = calloc((size_t)task->count, sizeof *seconds);
     trn_tuned_candidate *list = calloc((size_t)task->count, sizeof *list);
     for (int i = 0; seconds && list && i < task->count; i++) {
         const task_candidate *from = &task->candidates[i];
