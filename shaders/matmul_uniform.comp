@@ -2,7 +2,7 @@
 // by batch. One subgroup of SG lanes makes TM rows by SG*TN columns. Values of a are uniform loads, broadcast for free.
 // A vector of b is made of SG uniform loads and a select by lane, which such drivers turn into one vector load; nothing
 // else comes near it there. b is packed in panels of SG*TN columns, or plain [K,N].
-#version 450
+#version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_basic : require
