@@ -187,29 +187,24 @@ void main()
         }
     }
 #else
-    float values[TM * E];
 #ifdef SLOPES
-    {
-        const uint what = MODE == KEYS ? OF_DK : OF_DQ;
-        uint base = base_of(what, at) + at.first * row_step(what), step = row_step(what);
-        [[unroll]] for (int i = 0; i < TM; i++)
-            [[unroll]] for (int e = 0; e < E; e++) values[i * E + e] = first_sum[i][e] * p.scale;
-        for (uint t = 0u; t < rows * E; t++) {
-            uint channel = t % E * SG + lane;
-            if (channel < HEAD) AT(result, base + t / E * step + channel) = values[t];
-        }
-    }
+    const uint what = MODE == KEYS ? OF_DK : OF_DQ;
+    uint first_base = base_of(what, at) + at.first * row_step(what) + lane, first_step = row_step(what);
 #endif
 #ifdef DV
-    {
-        uint base = base_of(OF_DV, at) + at.first * row_step(OF_DV), step = row_step(OF_DV);
-        [[unroll]] for (int i = 0; i < TM; i++)
-            [[unroll]] for (int e = 0; e < E; e++) values[i * E + e] = second_sum[i][e];
-        for (uint t = 0u; t < rows * E; t++) {
-            uint channel = t % E * SG + lane;
-            if (channel < HEAD) AT(result, base + t / E * step + channel) = values[t];
+    uint second_base = base_of(OF_DV, at) + at.first * row_step(OF_DV) + lane, second_step = row_step(OF_DV);
+#endif
+    [[unroll]] for (int i = 0; i < TM; i++) {
+        [[unroll]] for (int e = 0; e < E; e++) {
+            if (uint(i) < rows && e * SG + lane < HEAD) {
+#ifdef SLOPES
+                AT(result, first_base + i * first_step + e * SG) = first_sum[i][e] * p.scale;
+#endif
+#ifdef DV
+                AT(result, second_base + i * second_step + e * SG) = second_sum[i][e];
+#endif
+            }
         }
     }
-#endif
 #endif
 }

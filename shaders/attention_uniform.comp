@@ -78,17 +78,13 @@ void main()
         }
     }
 
-    float result[TM * E];
+    uint y_base = base_of(OF_OUT, at) + at.first * row_step(OF_OUT) + lane, y_step = row_step(OF_OUT);
+    uint rows = extra ? 0u : min(p.queries - at.first, TM);
     [[unroll]] for (int i = 0; i < TM; i++) {
         float all = total[i];
         ACROSS_LANES(all, ADD_)
         float scale = all > 0.0 ? 1.0 / all : 0.0;
-        [[unroll]] for (int e = 0; e < E; e++) result[i * E + e] = sum[i][e] * scale;
-    }
-    uint y_base = base_of(OF_OUT, at) + at.first * row_step(OF_OUT), y_step = row_step(OF_OUT);
-    uint rows = extra ? 0u : min(p.queries - at.first, TM);
-    for (uint t = 0u; t < rows * E; t++) {
-        uint channel = t % E * SG + lane;
-        if (channel < HEAD) AT(y, y_base + t / E * y_step + channel) = result[t];
+        [[unroll]] for (int e = 0; e < E; e++)
+            if (uint(i) < rows && e * SG + lane < HEAD) AT(y, y_base + i * y_step + e * SG) = sum[i][e] * scale;
     }
 }

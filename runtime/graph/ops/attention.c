@@ -340,6 +340,11 @@ static void case_head_96(trn_graph *graph)
     case_self(graph, 1, 9, 1, 96);
 }
 
+static void case_head_128(trn_graph *graph)
+{
+    case_self(graph, 1, 34, 1, 128);
+}
+
 static void case_head_256(trn_graph *graph)
 {
     case_self(graph, 1, 18, 1, 256);
@@ -405,6 +410,7 @@ static const trn_op_case cases[] = {
     {"head 13", case_odd_head, 0},
     {"head 80", case_head_80, 0},
     {"head 96", case_head_96, 0},
+    {"head 128", case_head_128, 0},
     {"head 256", case_head_256, 0},
     {"300 tokens", case_long, 0},
     {"key mask", case_mask, 0},

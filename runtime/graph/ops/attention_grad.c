@@ -534,6 +534,11 @@ static void case_head_80(trn_graph *graph)
     case_packed(graph, TRN_SHAPE(1, 23, 3 * 2 * 80), 2, NULL);
 }
 
+static void case_head_128(trn_graph *graph)
+{
+    case_packed(graph, TRN_SHAPE(1, 18, 3 * 128), 1, NULL);
+}
+
 static void case_head_256(trn_graph *graph)
 {
     case_packed(graph, TRN_SHAPE(1, 18, 3 * 256), 1, NULL);
@@ -630,6 +635,7 @@ static const trn_op_case cases[] = {
     {"one token", case_one_token, 0},
     {"head 13", case_odd_head, 0},
     {"head 80", case_head_80, 0},
+    {"head 128", case_head_128, 0},
     {"head 256", case_head_256, 0},
     {"301 tokens", case_long, 0},
     {"key mask", case_mask, 0},
