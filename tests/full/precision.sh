@@ -25,7 +25,7 @@ arguments() {
     case $1 in
     rcf) input=("${scene[@]}" -c features=128) ;;
     galileo-*) input=("${scene[@]}") ;;
-    presto) input=("${scene[@]}") ;;
+    presto) input=("${pictures[@]}" --scale 0.0010784 --resize 16) ;; # every pixel is a sequence
     prithvi-*) input=("${scene[@]}") ;;
     dofa-*) input=("${pictures[@]}" --scale 0.0010784 --resize 224) ;;
     *) input=("${pictures[@]}" --resize "$2") ;;
