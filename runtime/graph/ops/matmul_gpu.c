@@ -161,7 +161,7 @@ static int tile_tilings(const trn_device_info *info, const trn_matmul_attr *attr
 static const struct {
     int bm, bn, bk, wm, wn;
 } matrix_sizes[] = {
-    {128, 128, 32, 64, 64}, {256, 128, 32, 64, 64}, {128, 128, 32, 64, 32}, {128, 64, 32, 32, 32},
+    {128, 128, 32, 64, 32}, {128, 128, 32, 64, 64}, {256, 128, 32, 64, 64}, {128, 64, 32, 32, 32},
     {64, 64, 32, 32, 32},   {32, 64, 32, 16, 32},   {16, 32, 16, 8, 16},
 };
 enum { SIZE_TEST_MATRIX = TRN_COUNT(matrix_sizes) - 1 };
