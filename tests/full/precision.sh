@@ -24,10 +24,8 @@ scene=("$shared/data/scenes-sentinel2/patch_25630.tif" --sensor sentinel2-l2a)
 arguments() {
     case $1 in
     rcf) input=("${scene[@]}" -c features=128) ;;
-    galileo-*) input=("${scene[@]}") ;;
+    galileo-* | prithvi-*) input=("${scene[@]}") ;;
     presto) input=("${pictures[@]}" --scale 0.0010784 --resize 16) ;; # every pixel is a sequence
-    prithvi-*) input=("${scene[@]}") ;;
-    dofa-*) input=("${pictures[@]}" --scale 0.0010784 --resize 224) ;;
     *) input=("${pictures[@]}" --resize "$2") ;;
     esac
 }
@@ -79,7 +77,7 @@ for encoder in "${encoders[@]}"; do
             -o "$work/$precision.npy" -q)
         memory+=("$("${command[@]}" --explain 2>/dev/null |
             sed -n 's/^batch .*weights \(.*\), working memory \(.*\)$/\1;\2/p')")
-        "${command[@]}" 2>/dev/null
+        "${command[@]}"
     done
     read -r vectors least mean < <(cosines "$work/float32.npy" "$work/float16.npy")
     printf '%-18s %-8s %8d %10s %10s %22s %22s\n' "$encoder" "$from" "$vectors" "$least" "$mean" \
