@@ -180,7 +180,7 @@ static void check_weaker(const char *limits)
     trn_graph *graph = block_graph();
     setenv("TERRANE_LIMIT", limits, 1);
     assert_trn_ok(trn_gpu_open(NULL, &weak, &err), err);
-    assert_trn_ok(trn_graph_selftest(weak, graph, NULL, &result, &err), err);
+    assert_trn_ok(trn_graph_selftest(weak, graph, TRN_PRECISION_FLOAT32, NULL, &result, &err), err);
     if (!result.ok) print_error("%s: error %g, %s\n", limits, result.error, result.message);
     assert_true(result.ok);
     trn_graph_destroy(graph);
