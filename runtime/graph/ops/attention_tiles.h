@@ -23,17 +23,13 @@ enum { TRN_TILES_SHAPES = 4 };
 /* Shapes that fit the device, the most promising first and one for each size of work group; 0: none fits. */
 int trn_tiles_shapes(const trn_device_info *info, const trn_tiles_work *work,
                      trn_tiles_shape shapes[TRN_TILES_SHAPES]);
-/* Whether all rows begin at multiples of four elements, as VEC4 wants. */
-bool trn_tiles_whole(const trn_attention_desc *d);
 /* Adds the macros of a shape and of the device, VEC4 when all rows allow it, and the size of subgroups. */
 void trn_tiles_macros(trn_lower *lower, trn_step *step, const trn_tiles_shape *shape,
                       const trn_attention_desc *d);
 /* "tiles 64x32 4x4": rows and others of a block, and of an invocation; " x4" for blocks of a work group */
 const char *trn_tiles_name(trn_lower *lower, const trn_tiles_shape *shape);
-/* The shape that the choice mechanism picks for a node, among them and a rival, which may be NULL and comes
- * before or behind them; shape->pack is 0 when it is the rival. Fails when nothing fits. */
-trn_status trn_tiles_choose(trn_lower *lower, const trn_node *node, const char *shader,
-                            const trn_tiles_work *work, const trn_candidate *rival, bool rival_first,
-                            trn_tiles_shape *shape, trn_step *step, trn_error *err);
+/* The shape that the choice mechanism picks for a node; false when none fits, with err set. */
+bool trn_tiles_choose(trn_lower *lower, const trn_node *node, const char *shader, const trn_tiles_work *work,
+                      trn_tiles_shape *shape, trn_step *step, trn_error *err);
 
 #endif
