@@ -53,10 +53,13 @@ void main()
 {
     uint lane = gl_SubgroupInvocationID;
     uint group = GROUP_INDEX;
-    uint row = group % p.tiles_m * TM;
-    group /= p.tiles_m;
-    uint panel = group % p.tiles_n, column = panel * (SG * TN);
-    group /= p.tiles_n; // part of K * batches + batch
+#ifdef COLUMNS_FIRST // all of b stays in a cache: y is written from front to back
+    uint panel = group % p.tiles_n, row = group / p.tiles_n % p.tiles_m * TM;
+#else
+    uint row = group % p.tiles_m * TM, panel = group / p.tiles_m % p.tiles_n;
+#endif
+    uint column = panel * (SG * TN);
+    group /= p.tiles_m * p.tiles_n; // part of K * batches + batch
     uint batch = group % p.batches, part = group / p.batches * p.k_part;
     // The last row of groups is not full. A return would not do: uniform loads are done with all lanes off, too.
     bool extra = part >= p.K;

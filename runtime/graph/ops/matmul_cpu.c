@@ -2,7 +2,10 @@
  * shuffles; no shared memory. */
 #include "matmul.h"
 
-enum { WIDE = 8 }; /* values per load of the lanes kernels */
+enum {
+    WIDE = 8,              /* values per load of the lanes kernels */
+    CACHED_BYTES = 1 << 18 /* of b that a core keeps at hand beside all else */
+};
 
 static void common_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
 {
@@ -21,6 +24,7 @@ static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *nod
     common_macros(lower, step, t);
     trn_matmul_macro(lower, step, "UK", t->bk);
     if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
+    if (attr->n * attr->k * 4 <= CACHED_BYTES) trn_matmul_macro(lower, step, "COLUMNS_FIRST", 1);
     trn_step_uint(step, t->panels ? t->bn * attr->k : t->bn);
     trn_step_uint(step, t->panels ? t->bn : attr->n);
 }
