@@ -302,7 +302,8 @@ typedef struct trn_compile_options {
     int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs
                   and outputs. Not for graphs that update states. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
-    /* Name of a candidate that every node which offers it runs, the others their default: for tests and tuning;
+    /* Name of a candidate that every node which offers it runs, the others their default: for tests and
+     * tuning;
      * "": all their defaults. NULL: by measurement, else by default. */
     const char *kernel;
 } trn_compile_options;
@@ -433,8 +434,8 @@ typedef struct trn_listed_kernel {
 typedef struct trn_kernel_list_options {
     bool candidates; /* not only the defaults: each kernel that could be chosen instead, too */
     bool hopeless;   /* and those that only tests run */
-    bool training;   /* of a graph that trains: in float32 alone. Else also as with TRN_PRECISION_FLOAT16, where
-                        the device has it */
+    bool training; /* of a graph that trains: in float32 alone. Else also as with TRN_PRECISION_FLOAT16, where
+                      the device has it */
     trn_status (*report)(void *user, const trn_listed_kernel *kernel, trn_error *err);
     void *user;
     trn_progress progress;

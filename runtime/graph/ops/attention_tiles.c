@@ -6,8 +6,9 @@
 /* ---- what a shape costs ---- */
 
 enum {
-    FEW_NUMBERS = 112,     /* that an invocation keeps in registers, beside operands and addresses */
-    MOST_NUMBERS = 256,    /* for heads so large that nothing else fits */
+    FEWEST_NUMBERS = 48, /* that an invocation keeps in registers, beside operands and addresses: on Adreno */
+    FEW_NUMBERS = 112,   /* and elsewhere */
+    MOST_NUMBERS = 256,  /* for heads so large that nothing else fits */
     BUSY_INVOCATIONS = 256 /* that hide latencies where shared memory allows as many */
 };
 
@@ -113,7 +114,10 @@ static int shapes_within(const trn_device_info *info, const trn_tiles_work *work
 int trn_tiles_shapes(const trn_device_info *info, const trn_tiles_work *work,
                      trn_tiles_shape shapes[TRN_TILES_SHAPES])
 {
-    int count = shapes_within(info, work, FEW_NUMBERS, shapes);
+    enum { QUALCOMM = 0x5143 };
+    int count = 0;
+    if (info->vendor_id == QUALCOMM) count = shapes_within(info, work, FEWEST_NUMBERS, shapes);
+    if (!count) count = shapes_within(info, work, FEW_NUMBERS, shapes);
     return count ? count : shapes_within(info, work, MOST_NUMBERS, shapes);
 }
 

@@ -124,11 +124,14 @@ static bool tile_tiling(const trn_device_info *info, const trn_matmul_attr *attr
     return choose_stages(info, t, 16LL * t->bk * (t->bm / 4 + 1 + t->bn / 4 + 1), 0);
 }
 
-/* Sizes that tuning may measure on the device; all on a CPU, where only tests run them. */
+/* Sizes that tuning may measure on the device; all on a CPU, where only tests run them. 64 sums in an
+ * invocation without a large tile are for small work groups: elsewhere they only spill registers. */
 static bool suits(const trn_device_info *info, size_t size)
 {
-    bool strong = info->vendor_id == AMD || info->vendor_id == NVIDIA || info->vendor_id == APPLE;
-    return strong || info->type == TRN_DEVICE_CPU || !tile_sizes[size].large;
+    bool strong = info->vendor_id == AMD || info->vendor_id == NVIDIA;
+    if (strong || info->type == TRN_DEVICE_CPU) return true;
+    if (size == SIZE_FEW_INVOCATIONS) return info->max_invocations < 256;
+    return info->vendor_id == APPLE || !tile_sizes[size].large;
 }
 
 static size_t preferred_size(const trn_device_info *info, const trn_matmul_attr *attr)
