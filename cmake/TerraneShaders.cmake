@@ -33,7 +33,7 @@ function(trn_check_shaders)
       set(output ${CMAKE_BINARY_DIR}/generated/shader_check/${name}.${access}.spv)
       add_custom_command(
         OUTPUT ${output}
-        COMMAND ${GLSLC} --target-env=vulkan1.2 -DTRN_SUBGROUP_SIZE=8 ${define} -I ${CMAKE_SOURCE_DIR}/shaders
+        COMMAND ${GLSLC} --target-env=vulkan1.2 -std=460 -DTRN_SUBGROUP_SIZE=8 ${define} -I ${CMAKE_SOURCE_DIR}/shaders
                 -I ${CMAKE_SOURCE_DIR}/cmake/shader_defaults -MD -MF ${output}.d -MT ${output} -o ${output} ${shader}
         DEPFILE ${output}.d
         DEPENDS ${shader}
