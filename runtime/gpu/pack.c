@@ -8,10 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef TRN_SHARE_DIR /* where a pack is installed for all users */
-#define TRN_SHARE_DIR "/usr/local/share/terrane"
-#endif
-
 enum { KEY_TEXT = 64, MAX_INDEX = 4 << 20, MAX_KERNEL = 4 << 20 };
 static const char index_name[] = "index", first_line[] = "terrane shader pack 1 for " TRN_VERSION "\n";
 static const char matrix_extension[] = "GL_KHR_cooperative_matrix";
@@ -186,7 +182,7 @@ static trn_shader_pack *find_pack(void)
 {
     const char *wish = getenv("TERRANE_SHADER_PACK");
     if (wish && *wish) return open_pack(wish);
-    trn_shader_pack *pack = open_pack(TRN_SHARE_DIR "/shaders");
+    trn_shader_pack *pack = open_pack(TRN_SHARE_DIR "/shaders"); /* where an installation keeps its own */
     if (pack) return pack;
     trn_error err = {0};
     char *cached = trn_cache_path("shader-pack", &err);
