@@ -61,7 +61,9 @@ static void barrier(trn_gpu *gpu, VkCommandBuffer commands, VkPipelineStageFlags
 static void copy_port(const trn_feed *feed, const seat *s, size_t i, VkCommandBuffer commands)
 {
     const trn_feed_port *port = &feed->ports[i];
-    VkBuffer own = s->blocks[i]->buffer, shared = port->buffer->block->buffer;
+    const trn_block *block = s->blocks[i];
+    if (!block) return; /* every port has one before anything is recorded */
+    VkBuffer own = block->buffer, shared = port->buffer->block->buffer;
     uint64_t at = port->buffer->offset + port->offset;
     bool input = i < feed->input_count;
     VkBufferCopy region = {input ? 0 : at, input ? at : 0, port->size};

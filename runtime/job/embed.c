@@ -171,7 +171,7 @@ static trn_status place_window(run_state *run, const flight *f, const read_item 
 {
     const float *features = NULL;
     const uint8_t *cells = NULL;
-    if (item->slot >= 0) {
+    if (all && item->slot >= 0) {
         features = all + (int64_t)item->slot * run->engine.values_per_window;
         cells = f->cell_valid + (size_t)item->slot * job_cells_per_window(&run->plan);
         trn_status status = check_finite(run, features, item->window, err);
@@ -209,7 +209,8 @@ static trn_status launch(run_state *run, const read_batch *batch, const trn_prog
                          trn_error *err)
 {
     trn_exec *exec = run->engine.exec;
-    int seat = (run->first + run->in_flight) % run->engine.seats;
+    int behind = run->first + run->in_flight;
+    int seat = behind < run->engine.seats ? behind : behind - run->engine.seats;
     flight *f = &run->flights[seat];
     trn_status status = keep_items(run, f, batch, err);
     f->runs = batch->used > 0;

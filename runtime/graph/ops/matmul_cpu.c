@@ -65,8 +65,8 @@ static double uniform_cost(const trn_device_info *info, const trn_matmul_attr *a
 {
     const struct uniform_shape *s = &uniform_shapes[shape];
     int64_t bn = (int64_t)s->tn * info->subgroup_size;
-    double rows = (double)((attr->m + s->tm - 1) / s->tm * s->tm);
-    return rows * (double)((attr->n + bn - 1) / bn * bn) / s->rate;
+    int64_t rows = (attr->m + s->tm - 1) / s->tm * s->tm, columns = (attr->n + bn - 1) / bn * bn;
+    return (double)rows * (double)columns / s->rate;
 }
 
 /* The shapes, the one that promises most first. */
