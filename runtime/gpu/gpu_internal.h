@@ -158,6 +158,8 @@ struct trn_kernel {
 /* SPIR-V of a shader's text under a description, from the disk cache or the compiler. malloc'd. */
 trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
                             const uint8_t key[32], uint32_t **words, size_t *bytes, trn_error *err);
+/* What both keys of a kernel share: its description, and its shader's text. */
+void trn_shader_add_source(const trn_kernel_desc *desc, const char *text, trn_text *out);
 /* What tells one kernel of a device from another, and its place in the disk cache. */
 bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint8_t key[32]);
 void trn_shader_close(trn_gpu *gpu);

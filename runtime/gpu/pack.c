@@ -71,13 +71,7 @@ static bool pack_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text
     trn_text_printf(&all, "terrane %s pack 1\nincludes %016llx\naccess %d subgroup %u\n", TRN_VERSION,
                     (unsigned long long)trn_shader_include_hash(gpu), (int)gpu->access,
                     trn_shader_subgroup_size(gpu, desc));
-    trn_text_printf(&all, "buffers %d scalars %d\n%s\n", desc->buffers, desc->scalars, desc->shader);
-    for (int i = 0; i < desc->macro_count; i++)
-        trn_text_printf(&all, "#%s=%s\n", desc->macros[i].name,
-                        desc->macros[i].value ? desc->macros[i].value : "");
-    trn_text_printf(&all, "generated %zu\n", desc->generated ? strlen(desc->generated) : (size_t)0);
-    trn_text_add(&all, desc->generated ? desc->generated : "");
-    trn_text_add(&all, text);
+    trn_shader_add_source(desc, text, &all);
     bool ok = !all.failed;
     if (ok) trn_sha256(all.data, all.length, digest);
     if (ok) trn_sha256_text(digest, key);

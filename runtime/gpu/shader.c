@@ -42,6 +42,17 @@ uint32_t trn_shader_subgroup_size(const trn_gpu *gpu, const trn_kernel_desc *des
     return can ? desc->subgroup_size : gpu->info.subgroup_size;
 }
 
+void trn_shader_add_source(const trn_kernel_desc *desc, const char *text, trn_text *out)
+{
+    trn_text_printf(out, "buffers %d scalars %d\n%s\n", desc->buffers, desc->scalars, desc->shader);
+    for (int i = 0; i < desc->macro_count; i++)
+        trn_text_printf(out, "#%s=%s\n", desc->macros[i].name,
+                        desc->macros[i].value ? desc->macros[i].value : "");
+    trn_text_printf(out, "generated %zu\n", desc->generated ? strlen(desc->generated) : (size_t)0);
+    trn_text_add(out, desc->generated ? desc->generated : "");
+    trn_text_add(out, text);
+}
+
 /* Everything that the SPIR-V or the pipeline depends on, as one text. */
 bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text, uint8_t key[32])
 {
@@ -53,13 +64,7 @@ bool trn_shader_key(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
     trn_text_printf(&all, "access %d subgroup %u required %u driver %u quirks %u\n", (int)gpu->access,
                     trn_shader_subgroup_size(gpu, desc), desc->subgroup_size, gpu->info.driver_id,
                     gpu->info.quirks);
-    trn_text_printf(&all, "buffers %d scalars %d\n%s\n", desc->buffers, desc->scalars, desc->shader);
-    for (int i = 0; i < desc->macro_count; i++)
-        trn_text_printf(&all, "#%s=%s\n", desc->macros[i].name,
-                        desc->macros[i].value ? desc->macros[i].value : "");
-    trn_text_printf(&all, "generated %zu\n", desc->generated ? strlen(desc->generated) : (size_t)0);
-    trn_text_add(&all, desc->generated ? desc->generated : "");
-    trn_text_add(&all, text);
+    trn_shader_add_source(desc, text, &all);
     bool ok = !all.failed;
     if (ok) trn_sha256(all.data, all.length, key);
     trn_text_free(&all);

@@ -99,14 +99,7 @@ static trn_binding bind_operand(const trn_exec *exec, const trn_operand *operand
 trn_status trn_step_kernel(trn_gpu *gpu, const trn_lowered_step *lowered, const trn_kernel **kernel,
                            trn_error *err)
 {
-    const trn_step *step = &lowered->step;
-    trn_kernel_desc desc = {.shader = step->shader,
-                            .generated = lowered->generated,
-                            .macros = step->macros,
-                            .macro_count = step->macro_count,
-                            .buffers = step->operand_count,
-                            .scalars = step->scalar_count,
-                            .subgroup_size = step->subgroup_size};
+    const trn_kernel_desc desc = trn_lowered_kernel(lowered);
     trn_status status = trn_gpu_kernel(gpu, &desc, kernel, err);
     return status == TRN_OK ? TRN_OK : trn_wrap(err, "%s", lowered->label);
 }

@@ -189,6 +189,8 @@ struct trn_lower {
 };
 trn_status trn_lower_graph(trn_lower *lower, bool fusion, trn_precision precision, trn_error *err);
 void trn_lower_free(trn_lower *lower);
+/* The kernel that a step runs; its texts and macros are the step's. */
+trn_kernel_desc trn_lowered_kernel(const trn_lowered_step *lowered);
 
 /* ---- choose.c ---- */
 

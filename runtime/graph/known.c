@@ -9,15 +9,7 @@ size_t trn_lower_mark(const trn_lower *lower)
 bool trn_lower_knows_since(const trn_lower *lower, size_t mark)
 {
     for (size_t s = mark; s < lower->step_count; s++) {
-        const trn_lowered_step *lowered = &lower->steps[s];
-        const trn_step *step = &lowered->step;
-        const trn_kernel_desc desc = {.shader = step->shader,
-                                      .generated = lowered->generated,
-                                      .macros = step->macros,
-                                      .macro_count = step->macro_count,
-                                      .buffers = step->operand_count,
-                                      .scalars = step->scalar_count,
-                                      .subgroup_size = step->subgroup_size};
+        const trn_kernel_desc desc = trn_lowered_kernel(&lower->steps[s]);
         if (!trn_gpu_kernel_known(lower->gpu, &desc)) return false;
     }
     return true;

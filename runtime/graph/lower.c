@@ -100,6 +100,18 @@ trn_status trn_lower_step(trn_lower *lower, const trn_step *step, trn_error *err
     return TRN_OK;
 }
 
+trn_kernel_desc trn_lowered_kernel(const trn_lowered_step *lowered)
+{
+    const trn_step *step = &lowered->step;
+    return (trn_kernel_desc){.shader = step->shader,
+                             .generated = lowered->generated,
+                             .macros = step->macros,
+                             .macro_count = step->macro_count,
+                             .buffers = step->operand_count,
+                             .scalars = step->scalar_count,
+                             .subgroup_size = step->subgroup_size};
+}
+
 /* A tensor that is not of the graph: ids go on behind the graph's. */
 static trn_tensor *extra_tensor(trn_lower *lower, uint64_t bytes, trn_error *err)
 {
