@@ -58,16 +58,18 @@ static void barrier(trn_gpu *gpu, VkCommandBuffer commands, VkPipelineStageFlags
     gpu->vk.vkCmdPipelineBarrier(commands, from, to, 0, 1, &memory, 0, NULL, 0, NULL);
 }
 
-static void copy_port(const trn_feed *feed, const seat *s, size_t i, VkCommandBuffer commands)
+static trn_status copy_port(const trn_feed *feed, const seat *s, size_t i, VkCommandBuffer commands,
+                            trn_error *err)
 {
     const trn_feed_port *port = &feed->ports[i];
     const trn_block *block = s->blocks[i];
-    if (!block) return; /* every port has one before anything is recorded */
+    if (!block) return trn_fail(err, TRN_ERR_INTERNAL, "a port of a feed has no memory");
     VkBuffer own = block->buffer, shared = port->buffer->block->buffer;
     uint64_t at = port->buffer->offset + port->offset;
     bool input = i < feed->input_count;
     VkBufferCopy region = {input ? 0 : at, input ? at : 0, port->size};
     feed->gpu->vk.vkCmdCopyBuffer(commands, input ? own : shared, input ? shared : own, 1, &region);
+    return TRN_OK;
 }
 
 /* The program's own submissions begin with a barrier that lets them see what copies wrote. */
@@ -80,8 +82,9 @@ static trn_status record_load(trn_feed *feed, const seat *s, trn_error *err)
     if (status != TRN_OK) return status;
     barrier(gpu, s->load, work, VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT,
             VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT);
-    for (size_t i = 0; i < feed->input_count; i++)
-        copy_port(feed, s, i, s->load);
+    for (size_t i = 0; status == TRN_OK && i < feed->input_count; i++)
+        status = copy_port(feed, s, i, s->load, err);
+    if (status != TRN_OK) return status;
     return TRN_VK(gpu, err, vkEndCommandBuffer(s->load));
 }
 
@@ -94,8 +97,9 @@ static trn_status record_store(trn_feed *feed, const seat *s, trn_error *err)
     barrier(gpu, s->store, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_TRANSFER_BIT,
             VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT, VK_PIPELINE_STAGE_TRANSFER_BIT,
             VK_ACCESS_TRANSFER_READ_BIT);
-    for (size_t i = feed->input_count; i < feed->port_count; i++)
-        copy_port(feed, s, i, s->store);
+    for (size_t i = feed->input_count; status == TRN_OK && i < feed->port_count; i++)
+        status = copy_port(feed, s, i, s->store, err);
+    if (status != TRN_OK) return status;
     barrier(gpu, s->store, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
             VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
     return TRN_VK(gpu, err, vkEndCommandBuffer(s->store));
