@@ -2,7 +2,8 @@
  * graph/ops.
  *
  * matmul.c: builders, gradient, reference, cases; matmul_lower.c: a node becomes steps by one of its tilings;
- * matmul_cpu.c, matmul_gpu.c: the tilings for CPU drivers and for GPUs. */
+ * matmul_cpu.c, matmul_lanes.c, matmul_gpu.c: the tilings for CPU drivers (with uniform loads, and without)
+ * and for GPUs. */
 #ifndef TRN_GRAPH_MATMUL_H
 #define TRN_GRAPH_MATMUL_H
 
@@ -53,6 +54,15 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
                            int room);
 int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
                            int room);
+
+/* For CPU drivers: adds a tiling to those offered, if there is room; the macros that all their kernels take.
+ */
+void trn_matmul_cpu_add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmul_tiling *out,
+                        int room, int *count);
+void trn_matmul_cpu_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t);
+/* Adds the kernels for CPU drivers that load lane by lane. */
+void trn_matmul_lanes_add(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
+                          int room, int *count);
 
 /* Of the operator's variants: whether they can run on the device. */
 bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128]);

@@ -1,13 +1,10 @@
-/* Matrix products on CPU drivers: lanes along N, weights in panels read uniformly, or rows handed round by
- * shuffles; no shared memory. */
+/* Matrix products on CPU drivers: which kernels a product is offered, and those with uniform loads: lanes
+ * along N, weights in panels, no shared memory. */
 #include "matmul.h"
 
-enum {
-    WIDE = 8,              /* values per load of the lanes kernels */
-    CACHED_BYTES = 1 << 18 /* of b that a core keeps at hand beside all else */
-};
+enum { CACHED_BYTES = 1 << 18 /* of b that a core keeps at hand beside all else */ };
 
-static void common_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
+void trn_matmul_cpu_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
 {
     trn_matmul_macro(lower, step, "TM", t->tm);
     trn_matmul_macro(lower, step, "TN", t->tn);
@@ -21,7 +18,7 @@ static void common_macros(trn_lower *lower, trn_step *step, const trn_matmul_til
 static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
 {
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
-    common_macros(lower, step, t);
+    trn_matmul_cpu_macros(lower, step, t);
     trn_matmul_macro(lower, step, "UK", t->bk);
     if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
     if (attr->n * attr->k * 4 <= CACHED_BYTES) trn_matmul_macro(lower, step, "COLUMNS_FIRST", 1);
@@ -81,40 +78,10 @@ static void order_shapes(const trn_device_info *info, const trn_matmul_attr *att
     }
 }
 
-/* ---- shuffles ---- */
-
-static void finish_lanes(trn_lower *lower, trn_step *step, const trn_node *node, const trn_matmul_tiling *t)
-{
-    common_macros(lower, step, t);
-    if (trn_matmul_attr_of(node)->b_rows) trn_matmul_macro(lower, step, "B_ROWS", 1);
-}
-
-static trn_matmul_tiling lanes_tiling(const trn_device_info *info, const trn_matmul_attr *attr)
-{
-    int sg = (int)info->subgroup_size;
-    trn_matmul_tiling t = {.shader = "matmul_lanes.comp",
-                           .variant = "lanes",
-                           .reason = "CPU driver",
-                           .cpu = true,
-                           .lanes = sg,
-                           .bk = WIDE,
-                           .a_columns = attr->a_columns && sg >= WIDE,
-                           .finish = finish_lanes};
-    /* half as wide where less of the last tile is wasted */
-    bool narrow = (attr->n + WIDE * sg - 1) / (WIDE * sg) * 2 > (attr->n + 4 * sg - 1) / (4 * sg);
-    bool wide = attr->b_rows && !narrow;
-    t.tm = wide || attr->m <= WIDE ? TRN_MAX(WIDE, sg) : 16;
-    t.tn = wide ? WIDE : attr->b_rows || attr->n > sg ? 4 : 1;
-    t.bm = t.tm;
-    t.bn = t.tn * sg;
-    t.k_limit = (int64_t)(TRN_MATMUL_LOOP_ROUNDS - t.tm * t.tn) * WIDE;
-    return t;
-}
-
 /* ---- what is offered ---- */
 
-static void add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmul_tiling *out, int room,
-                int *count)
+void trn_matmul_cpu_add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmul_tiling *out,
+                        int room, int *count)
 {
     if (*count == room) return;
     tiling.subgroup_size = info->subgroup_max ? info->subgroup_size : 0;
@@ -130,10 +97,12 @@ static void add_uniform(const trn_device_info *info, const trn_matmul_attr *attr
     order_shapes(info, attr, order);
     for (size_t i = 0; i < TRN_COUNT(order); i++) {
         const struct uniform_shape *shape = &uniform_shapes[order[i]];
-        add(info, uniform_tiling(info, attr, shape->tm, shape->tn, !attr->b_rows), out, room, count);
+        trn_matmul_cpu_add(info, uniform_tiling(info, attr, shape->tm, shape->tn, !attr->b_rows), out, room,
+                           count);
     }
     const struct uniform_shape *best = &uniform_shapes[order[0]];
-    if (attr->b_rows) add(info, uniform_tiling(info, attr, best->tm, best->tn, true), out, room, count);
+    if (attr->b_rows)
+        trn_matmul_cpu_add(info, uniform_tiling(info, attr, best->tm, best->tn, true), out, room, count);
 }
 
 int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
@@ -145,12 +114,6 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     int count = 0;
     /* "uniform" has no loads of float16 */
     if (!half && trn_uniform_loads_apply(gpu, why_not)) add_uniform(info, attr, out, room, &count);
-    trn_matmul_tiling lanes = lanes_tiling(info, attr);
-    if (!trn_wide_lanes_apply(gpu, why_not)) return count;
-    add(info, lanes, out, room, &count);
-    int fewer = TRN_MAX(WIDE, lanes.lanes); /* rows: less to compile, and to keep in registers */
-    if (lanes.tm <= fewer) return count;
-    lanes.tm = lanes.bm = fewer;
-    add(info, lanes, out, room, &count);
+    if (trn_wide_lanes_apply(gpu, why_not)) trn_matmul_lanes_add(info, attr, out, room, &count);
     return count;
 }
