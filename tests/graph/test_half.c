@@ -1,5 +1,6 @@
 /* Float16 storage: what is stored so, what that leaves as it is, and what is refused. */
 #include "test_device.h"
+#include "test_graph.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -10,19 +11,11 @@
 
 enum { ROWS = 37, WIDE = 44, HIDDEN = 66, VALUES = ROWS * WIDE };
 
-static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
-{
-    (void)err;
-    int64_t count = trn_shape_count(shape);
-    float *values = test_hash_values(name, count, user ? *(const double *)user : 0.3, 0);
-    memcpy(out, values, (size_t)count * sizeof *values);
-    free(values);
-    return TRN_OK;
-}
+static double scale_of_parameters = 0.3;
 
 static trn_tensor *param(trn_graph *graph, const char *name, int64_t rows, int64_t columns)
 {
-    return trn_param(graph, name, TRN_SHAPE(rows, columns), fill, NULL);
+    return trn_param(graph, name, TRN_SHAPE(rows, columns), test_fill, &scale_of_parameters);
 }
 
 /* Half of a transformer block, and rows that move; its inputs, outputs, vectors and sums stay float32. */
@@ -201,7 +194,7 @@ static void weights_beyond_the_range_are_named(void **state)
     trn_graph *graph = trn_graph_create();
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(ROWS, WIDE));
     x = trn_linear(graph, x, param(graph, "w", WIDE, WIDE), NULL);
-    x = trn_add(graph, x, trn_param(graph, "table", TRN_SHAPE(ROWS, WIDE), fill, &scale));
+    x = trn_add(graph, x, trn_param(graph, "table", TRN_SHAPE(ROWS, WIDE), test_fill, &scale));
     trn_output_add(graph, "y", x);
     trn_compile_options options = {.precision = TRN_PRECISION_FLOAT16};
     assert_trn_fails(trn_compile(graph, gpu, &options, &exec, &err), TRN_ERR_UNSUPPORTED, err,

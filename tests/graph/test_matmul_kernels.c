@@ -1,5 +1,6 @@
 /* Every kernel that the matrix product offers on every device found, also those that are never fast there,
  * against the C reference. Each runs on one of the cases; with TERRANE_TEST_ALL=1 on all of them. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <stdlib.h>
@@ -31,8 +32,8 @@ static trn_named_data data_of(const trn_tensor *tensor)
 }
 
 /* The error of the graph's output with one kernel. */
-static double error_of(trn_gpu *gpu, trn_graph *graph, const char *kernel, const trn_named_data *inputs,
-                       int input_count, const float *expected)
+static double error_of(trn_graph *graph, const char *kernel, const trn_named_data *inputs, int input_count,
+                       const float *expected)
 {
     trn_error err = {0};
     trn_exec *exec;
@@ -51,7 +52,7 @@ static double error_of(trn_gpu *gpu, trn_graph *graph, const char *kernel, const
 }
 
 /* Of all the kernels offered, those whose turn it is. */
-static void run_product(trn_gpu *gpu, const product *p, int turn, int turns, bool half)
+static void run_product(const product *p, int turn, int turns, bool half)
 {
     trn_error err = {0};
     trn_exec *plan;
@@ -72,7 +73,7 @@ static void run_product(trn_gpu *gpu, const product *p, int turn, int turns, boo
     for (int i = 0; i < choice->count; i++) {
         const char *name = choice->candidates[i].name;
         if (only ? !strstr(name, only) : i % turns != turn && !getenv("TERRANE_TEST_ALL")) continue;
-        double error = error_of(gpu, graph, name, inputs, input_count, expected);
+        double error = error_of(graph, name, inputs, input_count, expected);
         runs++;
         matrices += !strncmp(name, "matrix", 6);
         if (error <= 1e-5) continue;
@@ -99,42 +100,24 @@ static const product products[] = {
     {DIMS(9, 4200), DIMS(12, 4200), false, true, true},
 };
 
-static void run_products(trn_gpu *gpu)
+static void run_products(const char *device)
 {
-    const int count = (int)TRN_COUNT(products);
+    const int count = (int)TRN_COUNT(products), before = matrices;
+    char why_not[128];
+    (void)device;
     for (int i = 0; i < count; i++) {
-        run_product(gpu, &products[i], i, count, false);
-        if (trn_gpu_info(gpu)->storage16) run_product(gpu, &products[i], i, count, true);
+        run_product(&products[i], i, count, false);
+        if (trn_gpu_info(gpu)->storage16) run_product(&products[i], i, count, true);
     }
+    if (trn_gpu_info(gpu)->cooperative_matrix && trn_gpu_has_matrix_kernels(gpu, why_not) &&
+        !getenv("TERRANE_TEST_KERNEL"))
+        assert_true(matrices > before);
 }
 
 static void kernels_match_the_reference(void **state)
 {
     (void)state;
-    trn_error err = {0};
-    trn_device_info *devices = NULL;
-    size_t count = 0;
-    assert_trn_ok(trn_gpu_enumerate(&devices, &count, &err), err);
-    assert_true(count > 0);
-    for (size_t i = 0; i < count * 2; i++) {
-        const trn_access access = i % 2 ? TRN_ACCESS_STORAGE : TRN_ACCESS_ADDRESS;
-        const trn_device_info *info = &devices[i / 2];
-        char index[16];
-        trn_gpu *gpu;
-        if (!info->usable || (access == TRN_ACCESS_ADDRESS && !(info->buffer_address && info->int64)))
-            continue;
-        snprintf(index, sizeof index, "%d", info->index);
-        assert_trn_ok(trn_gpu_open(&(trn_gpu_options){.device = index, .access = access}, &gpu, &err), err);
-        int before = matrices;
-        char why_not[128];
-        run_products(gpu);
-        if (info->cooperative_matrix && trn_gpu_has_matrix_kernels(gpu, why_not) &&
-            !getenv("TERRANE_TEST_KERNEL"))
-            assert_true(matrices > before);
-        assert_int_equal(trn_gpu_get_stats(gpu).validation_messages, 0);
-        trn_gpu_close(gpu);
-    }
-    free(devices);
+    test_every_device(run_products);
     printf("%d runs, %d of them with cooperative matrices\n", runs, matrices);
     assert_true(runs > 0);
     assert_int_equal(failures, 0);

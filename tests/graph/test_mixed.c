@@ -1,5 +1,6 @@
 /* Mixed precision: which tensors products take as float16, what that leaves as it is, and what is refused. */
 #include "test_device.h"
+#include "test_graph.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -9,16 +10,6 @@
 #include "graph_internal.h"
 
 enum { ROWS = 13, IN = 22, OUT = 17 };
-
-static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
-{
-    (void)user, (void)err;
-    int64_t count = trn_shape_count(shape);
-    float *values = test_hash_values(name, count, 0.4, 0);
-    memcpy(out, values, (size_t)count * sizeof *values);
-    free(values);
-    return TRN_OK;
-}
 
 static bool learns(void *user, const char *name)
 {
@@ -36,7 +27,7 @@ static int count_casts(const trn_graph *graph)
 
 static trn_tensor *param(trn_graph *graph, const char *name, int64_t out, int64_t in)
 {
-    return trn_param(graph, name, TRN_SHAPE(out, in), fill, NULL);
+    return trn_param(graph, name, TRN_SHAPE(out, in), test_fill, NULL);
 }
 
 /* Runs it on x from its name and gets an output. */
@@ -154,7 +145,7 @@ static void constants_of_float16_take_half(void **state)
         trn_graph *graph = trn_graph_create();
         trn_graph_mixed(graph, i == 1);
         trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(1, 2, WIDE));
-        trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(1, WIDE, WIDE), fill, NULL); /* is not packed */
+        trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(1, WIDE, WIDE), test_fill, NULL); /* is not packed */
         trn_output_add(graph, "y", trn_matmul(graph, x, w, false, true));
         trn_exec *exec = run(graph, NULL, 2L * WIDE, NULL, NULL);
         bytes[i] = trn_exec_summarize(exec).weight_bytes;

@@ -1,5 +1,6 @@
 /* Every row of the operator table on every Vulkan device found, through addresses and through storage
  * buffers, against the C references; and every gradient rule against finite differences. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <limits.h>
@@ -21,34 +22,7 @@ static void report(void *user, const trn_op_result *result)
            result->error, result->tolerance, result->message);
 }
 
-/* Calls test on each device and access; a machine without a Vulkan driver fails. */
-static void on_every_device(void (*test)(trn_gpu *gpu, const char *name))
-{
-    trn_error err = {0};
-    trn_device_info *devices = NULL;
-    size_t count = 0;
-    assert_trn_ok(trn_gpu_enumerate(&devices, &count, &err), err);
-    assert_true(count > 0);
-    for (size_t i = 0; i < count * 2; i++) {
-        trn_access access = i % 2 ? TRN_ACCESS_STORAGE : TRN_ACCESS_ADDRESS;
-        const trn_device_info *info = &devices[i / 2];
-        char index[16], name[320];
-        if (!info->usable || (access == TRN_ACCESS_ADDRESS && !(info->buffer_address && info->int64)))
-            continue;
-        snprintf(index, sizeof index, "%d", info->index);
-        snprintf(name, sizeof name, "%s, %s", info->name,
-                 access == TRN_ACCESS_ADDRESS ? "addresses" : "storage buffers");
-        trn_gpu *gpu;
-        assert_trn_ok(trn_gpu_open(&(trn_gpu_options){.device = index, .access = access}, &gpu, &err), err);
-        printf("device: %s\n", name);
-        test(gpu, name);
-        assert_int_equal(trn_gpu_get_stats(gpu).validation_messages, 0);
-        trn_gpu_close(gpu);
-    }
-    free(devices);
-}
-
-static void run_cases(trn_gpu *gpu, const char *name)
+static void run_cases(const char *name)
 {
     trn_error err = {0};
     char user[320];
@@ -65,7 +39,7 @@ static void operators_match_their_references(void **state)
 {
     (void)state;
     failures = runs = 0;
-    on_every_device(run_cases);
+    test_every_device(run_cases);
     printf("%d operator cases\n", runs);
     assert_true(runs > 0);
     assert_int_equal(failures, 0);
@@ -129,7 +103,7 @@ static double loss_at(gradient_case *c, double step)
     return loss;
 }
 
-static double directional_gradient(gradient_case *c, trn_gpu *gpu, double *size)
+static double directional_gradient(gradient_case *c, double *size)
 {
     trn_error err = {0};
     trn_exec *exec;
@@ -167,7 +141,7 @@ static double step_of(const trn_graph *graph)
 }
 
 /* Nothing when an operator on the way says that it has no rule, or the case is of infinite values. */
-static void check_gradient(trn_gpu *gpu, const trn_op *op, const trn_op_case *op_case)
+static void check_gradient(const trn_op *op, const trn_op_case *op_case)
 {
     gradient_case c = {.graph = trn_graph_create()};
     trn_error err = {0};
@@ -202,7 +176,7 @@ static void check_gradient(trn_gpu *gpu, const trn_op *op, const trn_op_case *op
         if (c.grads[i]) trn_output_add(c.graph, name, c.grads[i]);
     }
     if (!isfinite(loss_at(&c, 0))) goto done;
-    double size, analytic = directional_gradient(&c, gpu, &size), h = step_of(c.graph);
+    double size, analytic = directional_gradient(&c, &size), h = step_of(c.graph);
     double numeric = (loss_at(&c, h) - loss_at(&c, -h)) / (2 * h);
     double error = fabs(analytic - numeric) / TRN_MAX(size, 1e-3);
     if (!(error < 5e-3)) {
@@ -217,14 +191,14 @@ done:
     trn_graph_destroy(c.graph);
 }
 
-static void run_gradients(trn_gpu *gpu, const char *name)
+static void run_gradients(const char *name)
 {
     (void)name;
     const char *filter = getenv("TERRANE_TEST_OP");
     for (const trn_op *const *op = trn_op_table; *op; op++) {
         if (filter && !strstr((*op)->name, filter)) continue;
         for (int i = 0; i < (*op)->case_count; i++)
-            check_gradient(gpu, *op, &(*op)->cases[i]);
+            check_gradient(*op, &(*op)->cases[i]);
     }
 }
 
@@ -232,7 +206,7 @@ static void gradients_match_finite_differences(void **state)
 {
     (void)state;
     failures = runs = 0;
-    on_every_device(run_gradients);
+    test_every_device(run_gradients);
     printf("%d gradients\n", runs);
     assert_int_equal(failures, 0);
 }

@@ -1,5 +1,6 @@
 /* Gradient checkpointing: the same bits as without, in less memory, and nothing computed twice in vain. */
 #include "test_device.h"
+#include "test_graph.h"
 #include "test_support.h"
 
 #include <stdlib.h>
@@ -8,16 +9,6 @@
 #include "graph.h"
 
 enum { B = 2, N = 5, C = 12, HEADS = 3, HIDDEN = 40, DEPTH = 2, MAX_PARAMS = 128, MAX_VALUES = 1 << 14 };
-
-static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
-{
-    (void)user, (void)err;
-    int64_t count = trn_shape_count(shape);
-    float *values = test_hash_values(name, count, 0.4, 0);
-    memcpy(out, values, (size_t)count * sizeof *values);
-    free(values);
-    return TRN_OK;
-}
 
 /* What a stack of blocks looks like. */
 typedef struct tower {
@@ -35,7 +26,7 @@ static trn_tensor *param(trn_graph *graph, const char *name, int block, trn_shap
 {
     char full[48];
     snprintf(full, sizeof full, "%s.%d", name, block);
-    return trn_param(graph, full, shape, fill, NULL);
+    return trn_param(graph, full, shape, test_fill, NULL);
 }
 
 static trn_tensor *linear(trn_graph *graph, const char *name, int block, trn_tensor *x, int64_t out)
@@ -238,7 +229,7 @@ static void gradients_may_be_taken_in_and_behind_blocks(void **state)
     trn_error err = {0};
     trn_graph *graph = trn_graph_create();
     trn_graph_recompute(graph, true);
-    trn_tensor *x = trn_state(graph, "x", TRN_SHAPE(3), fill, NULL), *first, *second, *third;
+    trn_tensor *x = trn_state(graph, "x", TRN_SHAPE(3), test_fill, NULL), *first, *second, *third;
     trn_graph_block_begin(graph);
     trn_tensor *y = trn_unary(graph, "exp", trn_unary(graph, "square", x));
     assert_trn_ok(trn_gradients(graph, y, NULL, &x, 1, &first, &err), err);

@@ -1,6 +1,7 @@
 /* Runs in flight: the bits of runs one by one, whatever the order of finishing; cancelling, lost devices and
  * wrong use leave nothing behind. And the same graph on devices that are made weaker. */
 #include "test_device.h"
+#include "test_graph.h"
 #include "test_support.h"
 
 #include <stdlib.h>
@@ -10,24 +11,16 @@
 
 enum { B = 2, N = 24, C = 48, HEADS = 3, RUNS = 7, VALUES = B * N * C, SEATS = 2 };
 
-static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
-{
-    (void)user, (void)err;
-    int64_t count = trn_shape_count(shape);
-    float *values = test_hash_values(name, count, 0.2, 0);
-    memcpy(out, values, (size_t)count * sizeof *values);
-    free(values);
-    return TRN_OK;
-}
+static double scale_of_parameters = 0.2;
 
 /* An attention block without its projections, and a perceptron. */
 static trn_graph *block_graph(void)
 {
     trn_graph *graph = trn_graph_create();
     trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(B, N, C));
-    trn_tensor *norm = trn_param(graph, "norm", TRN_SHAPE(C), fill, NULL);
-    trn_tensor *up = trn_param(graph, "up", TRN_SHAPE(4 * C, C), fill, NULL);
-    trn_tensor *down = trn_param(graph, "down", TRN_SHAPE(C, 4 * C), fill, NULL);
+    trn_tensor *norm = trn_param(graph, "norm", TRN_SHAPE(C), test_fill, &scale_of_parameters);
+    trn_tensor *up = trn_param(graph, "up", TRN_SHAPE(4 * C, C), test_fill, &scale_of_parameters);
+    trn_tensor *down = trn_param(graph, "down", TRN_SHAPE(C, 4 * C), test_fill, &scale_of_parameters);
     trn_tensor *y = trn_layer_norm(graph, x, norm, NULL, 1e-5F);
     y = trn_unary(graph, "gelu", trn_linear(graph, y, up, NULL));
     y = trn_add(graph, x, trn_linear(graph, y, down, NULL));

@@ -1,4 +1,5 @@
 /* The choice of kernels: by default, by name, by what was measured; and the tuner that measures. */
+#include "test_device.h"
 #include "test_support.h"
 
 #include <math.h>
@@ -9,14 +10,6 @@
 #include "exec.h"
 
 enum { ROWS = 37, WIDTH = 48, OUT = 40 };
-
-static trn_gpu *open_gpu(void)
-{
-    trn_gpu *gpu;
-    trn_error err = {0};
-    assert_trn_ok(trn_gpu_open(NULL, &gpu, &err), err);
-    return gpu;
-}
 
 static trn_status fill(void *user, const char *name, const trn_shape *shape, void *out, trn_error *err)
 {
@@ -39,13 +32,44 @@ static trn_graph *make_graph(void)
     return graph;
 }
 
-static trn_exec *compile(trn_graph *graph, trn_gpu *gpu, const char *kernel)
+/* ---- what each test begins with: a device that knows no measurements, and the graph ---- */
+
+static trn_graph *graph;
+
+static int set_up(void **state)
+{
+    if (open_device(state)) return -1;
+    trn_tune_clear(gpu);
+    graph = make_graph();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    trn_graph_destroy(graph);
+    trn_tune_clear(gpu);
+    return close_device(state);
+}
+
+/* As another process would find it. */
+static void open_device_again(void)
+{
+    assert_int_equal(close_device(NULL), 0);
+    assert_int_equal(open_device(NULL), 0);
+}
+
+static trn_exec *compile_graph(trn_graph *of, const char *kernel)
 {
     trn_exec *exec;
     trn_error err = {0};
     trn_compile_options options = {.plan_only = true, .kernel = kernel};
-    assert_trn_ok(trn_compile(graph, gpu, &options, &exec, &err), err);
+    assert_trn_ok(trn_compile(of, gpu, &options, &exec, &err), err);
     return exec;
+}
+
+static trn_exec *compile(const char *kernel)
+{
+    return compile_graph(graph, kernel);
 }
 
 /* The choice of node i, which must be one between several. */
@@ -71,7 +95,7 @@ static char *explain(const trn_exec *exec)
 }
 
 /* Seconds for the candidates of the choice: `slow` for all but one. */
-static void pretend(trn_gpu *gpu, const trn_choice *choice, int fast, double seconds, double slow)
+static void pretend(const trn_choice *choice, int fast, double seconds, double slow)
 {
     for (int i = 0; i < choice->count; i++)
         trn_gpu_tuning_set(gpu, choice->keys[i], i == fast ? seconds : slow);
@@ -88,64 +112,50 @@ static int last_rival(const trn_choice *choice)
 static void the_default_runs_where_nothing_was_measured(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
-    trn_tune_clear(gpu);
-    trn_exec *exec = compile(graph, gpu, NULL);
+    trn_exec *exec = compile(NULL);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(choice_at(exec, i)->chosen, 0);
     char *text = explain(exec);
     assert_non_null(strstr(text, "not measured here"));
     free(text);
     trn_exec_destroy(exec);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 static void a_kernel_that_is_asked_for_runs(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
-    trn_exec *plain = compile(graph, gpu, "");
+    trn_exec *plain = compile("");
     const trn_choice *offered = choice_at(plain, 0);
     const char *last = offered->candidates[offered->count - 1].name;
-    trn_exec *exec = compile(graph, gpu, last);
+    trn_exec *exec = compile(last);
     assert_string_equal(chosen_name(exec, 0), last);
     char *text = explain(exec);
     assert_non_null(strstr(text, "asked for"));
     assert_non_null(strstr(text, last));
     free(text);
-    trn_exec *unknown = compile(graph, gpu, "no such kernel");
+    trn_exec *unknown = compile("no such kernel");
     assert_int_equal(choice_at(unknown, 0)->chosen, 0);
     trn_exec_destroy(unknown);
     trn_exec_destroy(exec);
     trn_exec_destroy(plain);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 /* Measurements that were made up decide, also in another process (the device is opened anew). */
 static void the_fastest_that_was_measured_runs(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
-    trn_tune_clear(gpu);
-    trn_exec *exec = compile(graph, gpu, NULL);
+    trn_exec *exec = compile(NULL);
     const trn_choice *choice = choice_at(exec, 2);
     int rival = last_rival(choice);
     assert_true(rival > 0);
     char name[64];
     snprintf(name, sizeof name, "%s", choice->candidates[rival].name);
-    pretend(gpu, choice, rival, 0.001, 0.002);
-    pretend(gpu, choice_at(exec, 0), last_rival(choice_at(exec, 0)), 0.00099,
-            0.001); /* no gain to speak of */
+    pretend(choice, rival, 0.001, 0.002);
+    pretend(choice_at(exec, 0), last_rival(choice_at(exec, 0)), 0.00099, 0.001); /* no gain to speak of */
     trn_exec_destroy(exec);
-    trn_gpu_close(gpu);
+    open_device_again();
 
-    gpu = open_gpu();
-    exec = compile(graph, gpu, NULL);
+    exec = compile(NULL);
     assert_string_equal(chosen_name(exec, 2), name);
     assert_int_equal(choice_at(exec, 0)->chosen, 0);
     assert_int_equal(choice_at(exec, 1)->chosen, 0);
@@ -154,19 +164,16 @@ static void the_fastest_that_was_measured_runs(void **state)
     assert_non_null(strstr(text, wanted));
     assert_non_null(strstr(text, "2 ms"));
     free(text);
-    trn_exec *plain = compile(graph, gpu, "");
+    trn_exec *plain = compile("");
     assert_int_equal(choice_at(plain, 2)->chosen, 0);
     trn_exec_destroy(plain);
     trn_exec_destroy(exec);
     assert_true(trn_tune_clear(gpu) > 0);
-    exec = compile(graph, gpu, NULL);
+    exec = compile(NULL);
     assert_int_equal(choice_at(exec, 2)->chosen, 0);
     trn_exec_destroy(exec);
-    trn_gpu_close(gpu);
-    gpu = open_gpu();
+    open_device_again();
     assert_int_equal(trn_tune_clear(gpu), 0); /* the file has forgotten them, too */
-    trn_gpu_close(gpu);
-    trn_graph_destroy(graph);
 }
 
 /* Numbers that no measurement gives are misses. */
@@ -174,20 +181,15 @@ static void nonsense_in_the_store_is_a_miss(void **state)
 {
     (void)state;
     static const double nonsense[] = {0, -1, NAN, INFINITY};
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
     for (size_t i = 0; i < TRN_COUNT(nonsense); i++) {
-        trn_exec *exec = compile(graph, gpu, NULL);
+        trn_exec *exec = compile(NULL);
         const trn_choice *choice = choice_at(exec, 2);
-        pretend(gpu, choice, last_rival(choice), nonsense[i], 0.001);
+        pretend(choice, last_rival(choice), nonsense[i], 0.001);
         trn_exec_destroy(exec);
-        exec = compile(graph, gpu, NULL);
+        exec = compile(NULL);
         assert_int_equal(choice_at(exec, 2)->chosen, 0);
         trn_exec_destroy(exec);
     }
-    trn_tune_clear(gpu);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 static void damage_tuning_files(void)
@@ -205,28 +207,23 @@ static void damage_tuning_files(void)
 static void a_damaged_store_is_a_miss(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
-    trn_exec *exec = compile(graph, gpu, NULL);
+    trn_exec *exec = compile(NULL);
     const trn_choice *choice = choice_at(exec, 2);
-    pretend(gpu, choice, last_rival(choice), 0.001, 0.002);
+    pretend(choice, last_rival(choice), 0.001, 0.002);
     trn_exec_destroy(exec);
-    trn_gpu_close(gpu);
+    assert_int_equal(close_device(NULL), 0);
     damage_tuning_files();
-    gpu = open_gpu();
-    exec = compile(graph, gpu, NULL);
+    assert_int_equal(open_device(NULL), 0);
+    exec = compile(NULL);
     assert_int_equal(choice_at(exec, 2)->chosen, 0);
     trn_exec_destroy(exec);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 static void keys_tell_nodes_apart_and_stay(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *one = make_graph(), *two = make_graph();
-    trn_exec *first = compile(one, gpu, NULL), *second = compile(two, gpu, "");
+    trn_graph *two = make_graph();
+    trn_exec *first = compile(NULL), *second = compile_graph(two, "");
     for (size_t i = 0; i < 3; i++) {
         const trn_choice *a = choice_at(first, i), *b = choice_at(second, i);
         assert_int_equal(a->count, b->count);
@@ -247,9 +244,7 @@ static void keys_tell_nodes_apart_and_stay(void **state)
     assert_true(trn_gpu_shader_hash("no_such.comp") == 0);
     trn_exec_destroy(first);
     trn_exec_destroy(second);
-    trn_graph_destroy(one);
     trn_graph_destroy(two);
-    trn_gpu_close(gpu);
 }
 
 /* ---- tuning ---- */
@@ -281,8 +276,7 @@ static bool stopped(void *user)
     return ((const tuned_log *)user)->stop;
 }
 
-static trn_status tune(trn_gpu *gpu, trn_graph *graph, trn_precision precision, tuned_log *log,
-                       trn_tune_summary *summary, trn_error *err)
+static trn_status tune(trn_precision precision, tuned_log *log, trn_tune_summary *summary, trn_error *err)
 {
     trn_tuner *tuner;
     trn_exec *exec;
@@ -301,20 +295,17 @@ static trn_status tune(trn_gpu *gpu, trn_graph *graph, trn_precision precision, 
 static void tuning_measures_what_differs_once(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
     trn_tune_summary summary;
     trn_error err = {0};
     tuned_log log = {0};
-    trn_tune_clear(gpu);
-    assert_trn_ok(tune(gpu, graph, TRN_PRECISION_FLOAT32, &log, &summary, &err), err);
+    assert_trn_ok(tune(TRN_PRECISION_FLOAT32, &log, &summary, &err), err);
     assert_int_equal(summary.nodes, 3);
     assert_int_equal(summary.distinct, 2);
     assert_int_equal(summary.measured, 2);
     assert_int_equal(log.reports, 2);
     assert_int_equal(log.nodes, 3);
     assert_true(summary.chosen_seconds > 0 && summary.chosen_seconds <= summary.default_seconds);
-    trn_exec *exec = compile(graph, gpu, NULL);
+    trn_exec *exec = compile(NULL);
     for (size_t i = 0; i < 3; i++) {
         const trn_choice *choice = choice_at(exec, i);
         assert_true(choice->seconds[0] > 0);
@@ -322,70 +313,49 @@ static void tuning_measures_what_differs_once(void **state)
     }
     trn_exec_destroy(exec);
     /* again: measured anew, not taken from the store */
-    assert_trn_ok(tune(gpu, graph, TRN_PRECISION_FLOAT32, &log, &summary, &err), err);
+    assert_trn_ok(tune(TRN_PRECISION_FLOAT32, &log, &summary, &err), err);
     assert_int_equal(summary.measured, 2);
     assert_true(trn_tune_clear(gpu) >= 4);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 /* Values that are stored as float16 are so for the node alone, too: else it could not be measured. */
 static void tuning_knows_float16(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
     trn_tune_summary summary;
     trn_error err = {0};
     tuned_log log = {0};
-    trn_tune_clear(gpu);
     assert_true(trn_gpu_info(gpu)->storage16);
-    assert_trn_ok(tune(gpu, graph, TRN_PRECISION_FLOAT16, &log, &summary, &err), err);
+    assert_trn_ok(tune(TRN_PRECISION_FLOAT16, &log, &summary, &err), err);
     assert_true(summary.distinct > 0);
     assert_int_equal(summary.measured, summary.distinct);
-    trn_tune_clear(gpu);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 static void cancelled_tuning_says_so(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
     trn_tune_summary summary;
     trn_error err = {0};
     tuned_log log = {.stop = true};
-    assert_trn_fails(tune(gpu, graph, TRN_PRECISION_FLOAT32, &log, &summary, &err), TRN_ERR_CANCELLED, err,
-                     "tuning");
+    assert_trn_fails(tune(TRN_PRECISION_FLOAT32, &log, &summary, &err), TRN_ERR_CANCELLED, err, "tuning");
     assert_int_equal(log.reports, 0);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 /* Ctrl-C in the middle: the node that was measured is chosen by it, the other is not. */
 static void cancelled_tuning_keeps_what_it_has(void **state)
 {
     (void)state;
-    trn_gpu *gpu = open_gpu();
-    trn_graph *graph = make_graph();
     trn_tune_summary summary;
     trn_error err = {0};
     tuned_log log = {.stop_then = true};
-    trn_tune_clear(gpu);
-    assert_trn_fails(tune(gpu, graph, TRN_PRECISION_FLOAT32, &log, &summary, &err), TRN_ERR_CANCELLED, err,
-                     "tuning");
+    assert_trn_fails(tune(TRN_PRECISION_FLOAT32, &log, &summary, &err), TRN_ERR_CANCELLED, err, "tuning");
     assert_int_equal(log.reports, 1);
     assert_int_equal(summary.measured, 1);
-    trn_gpu_close(gpu);
-    gpu = open_gpu();
-    trn_exec *exec = compile(graph, gpu, NULL);
+    open_device_again();
+    trn_exec *exec = compile(NULL);
     bool first = choice_at(exec, 0)->seconds[0] > 0, last = choice_at(exec, 2)->seconds[0] > 0;
     assert_true(first != last);
     trn_exec_destroy(exec);
-    trn_tune_clear(gpu);
-    trn_graph_destroy(graph);
-    trn_gpu_close(gpu);
 }
 
 static void the_fastest_needs_a_gain_beyond_noise(void **state)
@@ -397,22 +367,24 @@ static void the_fastest_needs_a_gain_beyond_noise(void **state)
     assert_int_equal(trn_choose_fastest((double[]){1, 2, 3}, 3), 0);
 }
 
+#define TUNE_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int main(void)
 {
     /* a cache of its own: other programs run beside it */
     setenv("XDG_CACHE_HOME", test_temp_dir(), 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_fastest_needs_a_gain_beyond_noise),
-        cmocka_unit_test(the_default_runs_where_nothing_was_measured),
-        cmocka_unit_test(a_kernel_that_is_asked_for_runs),
-        cmocka_unit_test(the_fastest_that_was_measured_runs),
-        cmocka_unit_test(nonsense_in_the_store_is_a_miss),
-        cmocka_unit_test(a_damaged_store_is_a_miss),
-        cmocka_unit_test(keys_tell_nodes_apart_and_stay),
-        cmocka_unit_test(tuning_measures_what_differs_once),
-        cmocka_unit_test(tuning_knows_float16),
-        cmocka_unit_test(cancelled_tuning_says_so),
-        cmocka_unit_test(cancelled_tuning_keeps_what_it_has),
+        TUNE_TEST(the_default_runs_where_nothing_was_measured),
+        TUNE_TEST(a_kernel_that_is_asked_for_runs),
+        TUNE_TEST(the_fastest_that_was_measured_runs),
+        TUNE_TEST(nonsense_in_the_store_is_a_miss),
+        TUNE_TEST(a_damaged_store_is_a_miss),
+        TUNE_TEST(keys_tell_nodes_apart_and_stay),
+        TUNE_TEST(tuning_measures_what_differs_once),
+        TUNE_TEST(tuning_knows_float16),
+        TUNE_TEST(cancelled_tuning_says_so),
+        TUNE_TEST(cancelled_tuning_keeps_what_it_has),
     };
     return cmocka_run_group_tests_name("tune", tests, NULL, NULL);
 }
