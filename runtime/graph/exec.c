@@ -23,23 +23,32 @@ typedef struct constant_use {
     bool *kept;
 } constant_use;
 
+/* By the steps that are run. */
+static void find_last_setup(const trn_exec *exec, int *last_setup)
+{
+    for (size_t i = 0; i < tensor_total(exec); i++)
+        last_setup[i] = -1;
+    for (size_t s = 0; s < exec->lower.step_count; s++) {
+        const trn_lowered_step *lowered = &exec->lower.steps[s];
+        for (int i = 0; lowered->setup && !lowered->skipped && i < lowered->step.operand_count; i++) {
+            const trn_tensor *tensor = lowered->step.operands[i].tensor;
+            if (tensor->constant) last_setup[tensor->id] = (int)s;
+        }
+    }
+}
+
 static trn_status find_constant_use(const trn_exec *exec, constant_use *use, trn_error *err)
 {
     size_t total = tensor_total(exec);
     use->last_setup = malloc((total + 1) * sizeof *use->last_setup);
     use->kept = calloc(total + 1, sizeof *use->kept);
     if (!use->last_setup || !use->kept) return trn_fail_memory(err, total * sizeof(int), "a compilation");
-    for (size_t i = 0; i < total; i++)
-        use->last_setup[i] = -1;
+    find_last_setup(exec, use->last_setup);
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *lowered = &exec->lower.steps[s];
-        for (int i = 0; i < lowered->step.operand_count; i++) {
+        for (int i = 0; !lowered->setup && i < lowered->step.operand_count; i++) {
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
-            if (!tensor->constant) continue;
-            if (lowered->setup)
-                use->last_setup[tensor->id] = (int)s;
-            else
-                use->kept[tensor->id] = true;
+            if (tensor->constant) use->kept[tensor->id] = true;
         }
     }
     for (size_t i = 0; i < exec->graph->output_count; i++) {
@@ -110,7 +119,8 @@ static trn_status make_kernels(const trn_exec *exec, trn_error *err)
     trn_status status = TRN_OK;
     const trn_kernel *kernel;
     for (size_t s = 0; status == TRN_OK && s < exec->lower.step_count; s++)
-        status = trn_step_kernel(exec->gpu, &exec->lower.steps[s], &kernel, err);
+        if (!exec->lower.steps[s].skipped)
+            status = trn_step_kernel(exec->gpu, &exec->lower.steps[s], &kernel, err);
     return status;
 }
 
@@ -146,7 +156,7 @@ static trn_status run_setup(trn_exec *exec, const constant_use *use, trn_error *
 {
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *lowered = &exec->lower.steps[s];
-        if (!lowered->setup) continue;
+        if (!lowered->setup || lowered->skipped) continue;
         trn_status status = TRN_OK;
         for (int i = 0; status == TRN_OK && i < lowered->step.operand_count; i++)
             status = load_constant(exec, lowered->step.operands[i].tensor, err);
@@ -235,7 +245,7 @@ static void summarize(trn_exec *exec, const constant_use *use)
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *step = &exec->lower.steps[s];
         if (step->setup) {
-            sum->setup_dispatches++;
+            sum->setup_dispatches += !step->skipped;
             continue;
         }
         sum->dispatches++;
@@ -244,7 +254,9 @@ static void summarize(trn_exec *exec, const constant_use *use)
         exec->nominal += trn_rate_nominal(exec->gpu, &step->step);
     }
     for (size_t i = 0; i < tensor_total(exec); i++) {
-        if (use->kept[i]) sum->weight_bytes += trn_lower_bytes(&exec->lower, tensor_at(exec, i));
+        uint64_t bytes = use->kept[i] ? trn_lower_bytes(&exec->lower, tensor_at(exec, i)) : 0;
+        sum->weight_bytes += bytes;
+        if (trn_shared_has(exec, i)) sum->shared_bytes += bytes;
     }
     for (size_t i = 0; i < exec->graph->tensor_count; i++) {
         const trn_tensor *tensor = exec->graph->tensors[i];
@@ -258,21 +270,25 @@ static void summarize(trn_exec *exec, const constant_use *use)
     sum->estimated_seconds = exec->nominal * trn_rate_slowness(exec->gpu);
 }
 
-/* Most that constants take at once: run_setup loads what a step needs, and frees what was needed last. */
+/* Most that constants take at once, beside those that are there: run_setup loads what a step needs, and frees
+ * what was needed last. */
 static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, trn_error *err)
 {
     uint64_t held = 0, most = 0;
     bool *loaded = calloc(tensor_total(exec) + 1, sizeof *loaded);
     if (!loaded) return trn_fail_memory(err, tensor_total(exec), "a compilation");
+    for (size_t i = 0; i < tensor_total(exec); i++)
+        loaded[i] = trn_shared_has(exec, i);
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *lowered = &exec->lower.steps[s];
-        for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
+        if (!lowered->setup || lowered->skipped) continue;
+        for (int i = 0; i < lowered->step.operand_count; i++) {
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
             if (!loaded[tensor->id]) held += trn_lower_bytes(&exec->lower, tensor);
             loaded[tensor->id] = true;
         }
         most = TRN_MAX(most, held);
-        for (int i = 0; lowered->setup && i < lowered->step.operand_count; i++) {
+        for (int i = 0; i < lowered->step.operand_count; i++) {
             const trn_tensor *tensor = lowered->step.operands[i].tensor;
             if (use->kept[tensor->id] || use->last_setup[tensor->id] > (int)s || !loaded[tensor->id])
                 continue;
@@ -280,7 +296,7 @@ static trn_status find_loading_bytes(trn_exec *exec, const constant_use *use, tr
             loaded[tensor->id] = false;
         }
     }
-    exec->summary.loading_bytes = TRN_MAX(most, exec->summary.weight_bytes);
+    exec->summary.loading_bytes = TRN_MAX(most, exec->summary.weight_bytes - exec->summary.shared_bytes);
     free(loaded);
     return TRN_OK;
 }
@@ -413,6 +429,9 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
         status = trn_fail_memory(err, tensor_total(exec) * sizeof(void *), "an executable");
         goto fail;
     }
+    status = trn_shared_take(exec, use.kept, err);
+    if (status != TRN_OK) goto fail;
+    find_last_setup(exec, use.last_setup);
     summarize(exec, &use);
     status = find_loading_bytes(exec, &use, err);
     if (status != TRN_OK) goto fail;
@@ -422,6 +441,7 @@ trn_status trn_compile(trn_graph *graph, trn_gpu *gpu, const trn_compile_options
         if (status == TRN_OK) status = trn_seats_open(exec, err);
         if (status == TRN_OK && environment_is("TERRANE_PROFILE")) trn_exec_profile(exec, true);
     }
+    if (status == TRN_OK) status = trn_shared_give(exec, use.kept, err);
     if (status != TRN_OK) goto fail;
     free_constant_use(&use);
     *out = exec;
@@ -438,6 +458,7 @@ void trn_exec_destroy(trn_exec *exec)
     trn_seats_close(exec);
     trn_program_destroy(exec->program);
     trn_program_destroy(exec->updates);
+    trn_shared_release(exec);
     for (size_t i = 0; exec->constants && i < tensor_total(exec); i++)
         trn_gpu_buffer_destroy(exec->gpu, exec->constants[i]);
     for (int b = 0; exec->blocks && b < exec->plan.block_count; b++)

@@ -10,6 +10,9 @@ typedef struct trn_seat {
     uint64_t started;
 } trn_seat;
 
+/* A constant in memory that executables share: see shared.c. */
+typedef struct trn_shared_entry trn_shared_entry;
+
 struct trn_exec {
     trn_graph *graph;
     trn_gpu *gpu;
@@ -18,6 +21,8 @@ struct trn_exec {
     trn_memory_plan plan;
     trn_gpu_buffer **blocks;    /* by block of the plan */
     trn_gpu_buffer **constants; /* by tensor id */
+    trn_shared_entry **shares;  /* by tensor id: whose buffer it is, NULL: the executable's; or no array */
+    uint8_t *share_keys;
     trn_program *program;
     trn_program *updates; /* NULL when no state has any */
     trn_exec_summary summary;
@@ -35,6 +40,17 @@ struct trn_exec {
 /* The pipeline of a step, compiled or found. */
 trn_status trn_step_kernel(trn_gpu *gpu, const trn_lowered_step *lowered, const trn_kernel **kernel,
                            trn_error *err);
+
+/* ---- shared.c: with options.shared, else nothing happens ---- */
+
+/* Takes those of the kept constants (by tensor id) that are there, and marks setup steps that are then not
+ * run. */
+trn_status trn_shared_take(trn_exec *exec, const bool *kept, trn_error *err);
+/* Lets others have what this executable has made. */
+trn_status trn_shared_give(trn_exec *exec, const bool *kept, trn_error *err);
+/* The executable ends: its own constants stay in exec->constants. */
+void trn_shared_release(trn_exec *exec);
+bool trn_shared_has(const trn_exec *exec, size_t id);
 
 /* ---- seats.c ---- */
 

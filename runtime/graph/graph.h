@@ -290,6 +290,16 @@ trn_status trn_precision_choose(const trn_gpu *gpu, trn_precision wanted, trn_pr
                                 trn_error *err);
 
 typedef struct trn_exec trn_exec;
+
+/* Weights in device memory, packed ones too, that several executables of one device use: graphs of the same
+ * model at other batch sizes, or of training and evaluation. What is known before a run is taken when its
+ * values are the same: constants by their values, params by their fill, its user and their name, which must
+ * go on to give the same numbers; and what is computed from those. */
+typedef struct trn_shared_weights trn_shared_weights;
+trn_status trn_shared_weights_create(trn_gpu *gpu, trn_shared_weights **out, trn_error *err);
+/* After the executables that use them; NULL is fine. */
+void trn_shared_weights_destroy(trn_shared_weights *shared);
+
 typedef struct trn_compile_options {
     trn_precision precision;
     bool plan_only; /* kernels, fusions and memory are decided, nothing of the graph is allocated, uploaded or
@@ -302,6 +312,10 @@ typedef struct trn_compile_options {
     int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs
                   and outputs. Not for graphs that update states. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
+    /* Weights that are there are used, others are added. They stay when the executable is destroyed, until
+     * the next compilation with them, which frees what neither it nor another executable uses. NULL: the
+     * executable has weights of its own. */
+    trn_shared_weights *shared;
     /* Name of a candidate that every node which offers it runs, the others their default: for tests and
      * tuning;
      * "": all their defaults. NULL: by measurement, else by default. */
@@ -339,7 +353,8 @@ typedef struct trn_exec_summary {
     size_t half_values;      /* tensors that are stored as float16, weights among them */
     size_t operators, dispatches, setup_dispatches, fused_operators, kernels;
     uint64_t weight_bytes, arena_bytes, arena_bytes_unshared; /* unshared: if no two tensors shared memory */
-    uint64_t loading_bytes; /* most that weights take while they are loaded and packed; >= weight_bytes */
+    uint64_t shared_bytes;  /* of the weights: those that were there already (trn_compile_options.shared) */
+    uint64_t loading_bytes; /* most that the others take while they are loaded and packed */
     uint64_t seat_bytes;    /* inputs and outputs of all seats */
     double flops, bytes;
     double estimated_seconds; /* from the device's measured rate; 0 when nothing was measured yet, which a

@@ -143,7 +143,8 @@ typedef struct trn_lowered_step {
     const trn_group *group;
     const char *label;
     bool setup;
-    bool update; /* runs when a run is over: see update.c */
+    bool skipped; /* of the setup: what it makes was there already (shared.c) */
+    bool update;  /* runs when a run is over: see update.c */
 } trn_lowered_step;
 
 typedef struct trn_packed {

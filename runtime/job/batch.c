@@ -187,8 +187,9 @@ static int automatic_batch(const job_plan *plan, const trn_gpu *gpu)
     int64_t pixels = large ? PIXELS_PER_LARGE_BATCH : PIXELS_PER_BATCH;
     int64_t batch = TRN_MIN(TRN_MAX(pixels / area, SMALLEST_AUTO_BATCH), LARGEST_AUTO_BATCH);
     int64_t slot = area * (int64_t)plan->band_count * (int64_t)sizeof(float);
-    batch = TRN_MIN(batch, TRN_MAX(1, SLOT_BYTES / slot));
-    return (int)TRN_MIN(batch, plan->windows);
+    batch = TRN_MIN(TRN_MIN(batch, TRN_MAX(1, SLOT_BYTES / slot)), plan->windows);
+    int64_t batches = (plan->windows + batch - 1) / batch;
+    return (int)((plan->windows + batches - 1) / batches); /* the last one is not half empty */
 }
 
 trn_status job_engine_create(const job_plan *plan, trn_gpu *gpu, bool plan_only, job_engine *out,

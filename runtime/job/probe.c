@@ -222,7 +222,8 @@ trn_status trn_probe_explain(const trn_probe_job *job, trn_gpu *gpu, const trn_j
 static trn_status compute_features(probe_run *run, trn_gpu *gpu, trn_error *err)
 {
     trn_learn_hooks hooks = job_learn_hooks(run->hooks);
-    trn_status status = TRN_OK;
+    trn_shared_weights *weights = NULL;
+    trn_status status = gpu ? trn_shared_weights_create(gpu, &weights, err) : TRN_OK;
     run->result.cached = true;
     for (int s = 0; s < TRN_SPLIT_COUNT && status == TRN_OK; s++) {
         if (!run->data.samples[s]) continue;
@@ -232,13 +233,15 @@ static trn_status compute_features(probe_run *run, trn_gpu *gpu, trn_error *err)
                                              .transform = run->data.eval,
                                              .batch = run->job->batch,
                                              .cache = run->job->cache,
-                                             .memory_limit = run->job->memory_limit};
+                                             .memory_limit = run->job->memory_limit,
+                                             .weights = weights};
         status = trn_learn_features(gpu, &run->data.model, run->data.dataset, &options, &hooks, &run->sets[s],
                                     &run->reports[s], err);
         run->result.cached = run->result.cached && run->reports[s].cached;
         run->result.samples[s] = run->sets[s].count;
     }
     run->result.channels = run->sets[TRN_SPLIT_TRAIN].channels;
+    trn_shared_weights_destroy(weights);
     return status;
 }
 

@@ -123,7 +123,8 @@ static trn_status compile(trn_gpu *gpu, extraction *x, trn_error *err)
     if (status != TRN_OK) return status;
     x->channels = trn_tensor_dim(features, -1);
     trn_output_add(graph, "features", features);
-    trn_compile_options options = {.seats = SEATS, .memory_limit = x->options->memory_limit};
+    trn_compile_options options = {
+        .seats = SEATS, .memory_limit = x->options->memory_limit, .shared = x->options->weights};
     return trn_compile(graph, gpu, &options, &x->net.exec, err);
 }
 

@@ -283,12 +283,6 @@ static trn_status evaluate_best(fit *f, trn_fit_result *out, trn_error *err)
     return status;
 }
 
-static uint64_t device_bytes(const fit_engine *e)
-{
-    trn_exec_summary a = trn_exec_summarize(e->train), b = trn_exec_summarize(e->eval);
-    return a.weight_bytes + a.arena_bytes + b.weight_bytes + b.arena_bytes;
-}
-
 static void fill_result(const fit *f, trn_fit_result *out)
 {
     const fit_state *s = &f->state;
@@ -305,7 +299,7 @@ static void fill_result(const fit *f, trn_fit_result *out)
     out->samples_per_second = f->train_seconds > 0 ? (double)f->trained / f->train_seconds : 0;
     out->parameters = f->engine.parameters;
     out->learning = f->engine.learning;
-    out->device_bytes = device_bytes(&f->engine);
+    out->device_bytes = fit_engine_bytes(&f->engine);
 }
 
 static trn_status begin(fit *f, trn_gpu *gpu, const trn_learn_model *model, const trn_dataset *dataset,
@@ -393,7 +387,7 @@ trn_status trn_fit(trn_gpu *gpu, const trn_learn_model *model, const trn_dataset
 static void explain_counts(const fit *f, trn_text *out)
 {
     char total[32];
-    uint64_t bytes = device_bytes(&f->engine);
+    uint64_t bytes = fit_engine_bytes(&f->engine);
     trn_text_printf(out, "training on '%s' (%s, %zu classes): %zu samples, %zu to validate, %zu to test\n",
                     f->info->name, trn_task_name(f->info->task), f->info->class_count,
                     f->counts[TRN_SPLIT_TRAIN], f->counts[TRN_SPLIT_VALID], f->counts[TRN_SPLIT_TEST]);

@@ -80,7 +80,8 @@ typedef struct fit_tensor {
 typedef struct fit_engine {
     trn_graph *train_graph, *eval_graph;
     trn_exec *train, *eval;
-    fit_tensor *tensors; /* those of checkpoints */
+    trn_shared_weights *shared; /* what does not learn is there once */
+    fit_tensor *tensors;        /* those of checkpoints */
     size_t tensor_count;
     uint64_t parameters, learning;
 } fit_engine;
@@ -151,6 +152,7 @@ trn_status fit_identify(fit *f, trn_error *err);
 /* fit_graph.c, fit_diagnose.c */
 trn_status fit_engine_create(fit *f, bool plan_only, trn_error *err);
 void fit_engine_destroy(fit_engine *engine);
+uint64_t fit_engine_bytes(const fit_engine *engine); /* of device memory: weights and values of both graphs */
 /* The weights to evaluate by, from the training executable to the other. */
 trn_status fit_engine_pass(fit *f, trn_error *err);
 /* Compiles the training graph anew, so that every value can be read, with the states and inputs of the step

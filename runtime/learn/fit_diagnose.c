@@ -31,7 +31,7 @@ static trn_status run_again(fit *f, float *const *values, const trn_batch *batch
     fit_engine *e = &f->engine;
     bool found = false;
     trn_compile_options options = {
-        .keep_all = true, .no_fusion = true, .memory_limit = f->options->memory_limit};
+        .keep_all = true, .no_fusion = true, .memory_limit = f->options->memory_limit, .shared = e->shared};
     trn_status status = trn_compile(e->train_graph, f->gpu, &options, &e->train, err);
     for (size_t i = 0; status == TRN_OK && i < e->tensor_count; i++)
         if (values[i]) status = trn_exec_set(e->train, e->tensors[i].name, values[i], err);

@@ -287,7 +287,7 @@ static trn_status fail_memory(const fit *f, const char *what, trn_error *err)
 static trn_status compile(fit *f, trn_graph *graph, const char *what, bool plan_only, uint64_t limit,
                           trn_exec **out, trn_error *err)
 {
-    trn_compile_options options = {.plan_only = plan_only, .memory_limit = limit};
+    trn_compile_options options = {.plan_only = plan_only, .memory_limit = limit, .shared = f->engine.shared};
     trn_status status = trn_compile(graph, f->gpu, &options, out, err);
     return status == TRN_ERR_MEMORY ? fail_memory(f, what, err) : status;
 }
@@ -295,7 +295,12 @@ static trn_status compile(fit *f, trn_graph *graph, const char *what, bool plan_
 static uint64_t bytes_of(const trn_exec *exec)
 {
     trn_exec_summary summary = trn_exec_summarize(exec);
-    return summary.weight_bytes + summary.arena_bytes;
+    return summary.weight_bytes - summary.shared_bytes + summary.arena_bytes;
+}
+
+uint64_t fit_engine_bytes(const fit_engine *engine)
+{
+    return bytes_of(engine->train) + bytes_of(engine->eval);
 }
 
 trn_status fit_engine_create(fit *f, bool plan_only, trn_error *err)
@@ -306,7 +311,8 @@ trn_status fit_engine_create(fit *f, bool plan_only, trn_error *err)
     e->train_graph = trn_graph_create();
     e->eval_graph = trn_graph_create();
     if (!e->train_graph || !e->eval_graph) return trn_fail_memory(err, sizeof *e, "a graph");
-    trn_status status = count_parameters(f, err);
+    trn_status status = trn_shared_weights_create(f->gpu, &e->shared, err);
+    if (status == TRN_OK) status = count_parameters(f, err);
     if (status == TRN_OK) status = build_train(f, e->train_graph, &weights, err);
     if (status == TRN_OK) status = build_eval(f, e->eval_graph, err);
     if (status == TRN_OK) status = keep_tensors(f, weights, err);
@@ -325,6 +331,7 @@ void fit_engine_destroy(fit_engine *engine)
 {
     trn_exec_destroy(engine->eval);
     trn_exec_destroy(engine->train);
+    trn_shared_weights_destroy(engine->shared);
     trn_graph_destroy(engine->eval_graph);
     trn_graph_destroy(engine->train_graph);
     free(engine->tensors);

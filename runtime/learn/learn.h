@@ -74,7 +74,8 @@ typedef struct trn_feature_options {
      * key of model, samples (names, sizes and times of change of their files) and preprocessing; a damaged
      * one is computed again. */
     const char *cache;
-    uint64_t memory_limit; /* of the device; 0: what is free */
+    uint64_t memory_limit;       /* of the device; 0: what is free */
+    trn_shared_weights *weights; /* for the next split of the same model; NULL: loaded for this call alone */
 } trn_feature_options;
 typedef struct trn_feature_report {
     bool cached; /* no encoder ran */
