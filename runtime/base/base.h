@@ -127,6 +127,8 @@ bool trn_parse_int(const char *text, int64_t *out);
 bool trn_parse_double(const char *text, double *out);
 /* "1.5 GiB". buffer needs 32 bytes; returned. */
 const char *trn_format_bytes(uint64_t bytes, char *buffer);
+/* "4.2s", "37s", "2m05s", "3h20m". The same. */
+const char *trn_format_seconds(double seconds, char *buffer);
 
 /* A text that the build put into the library. */
 typedef struct trn_embedded_file {

@@ -154,3 +154,17 @@ const char *trn_format_bytes(uint64_t bytes, char *buffer)
     snprintf(buffer, 32, value < 10 ? "%.2f %s" : "%.1f %s", value, units[unit]);
     return buffer;
 }
+
+const char *trn_format_seconds(double seconds, char *buffer)
+{
+    long long whole = llround(seconds);
+    if (seconds < 9.95)
+        snprintf(buffer, 32, "%.1fs", seconds);
+    else if (whole < 60)
+        snprintf(buffer, 32, "%llds", whole);
+    else if (whole < 3600)
+        snprintf(buffer, 32, "%lldm%02llds", whole / 60, whole % 60);
+    else
+        snprintf(buffer, 32, "%lldh%02lldm", whole / 3600, whole / 60 % 60);
+    return buffer;
+}

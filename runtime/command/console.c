@@ -84,15 +84,6 @@ static void job_note(void *user, trn_log_level level, const char *text)
     console_note(level, text);
 }
 
-static void format_time(double seconds, char out[32])
-{
-    long whole = (long)(seconds + 0.5);
-    if (whole >= 3600)
-        snprintf(out, 32, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
-    else
-        snprintf(out, 32, "%ld:%02ld", whole / 60, whole % 60);
-}
-
 /* Files are counted in bytes, everything else in pieces. */
 static const char *format_amount(double amount, char out[32])
 {
@@ -106,7 +97,7 @@ static const char *format_amount(double amount, char out[32])
 static void format_pace(uint64_t done, uint64_t total, double elapsed, char out[80])
 {
     char rate[32], left[32] = "--:--";
-    if (done) format_time(elapsed * (double)(total - done) / (double)done, left);
+    if (done) trn_format_seconds(elapsed * (double)(total - done) / (double)done, left);
     snprintf(out, 80, "%s/s  %s left", format_amount(elapsed > 0 ? (double)done / elapsed : 0, rate), left);
 }
 

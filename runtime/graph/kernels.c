@@ -67,10 +67,11 @@ static trn_status keep_rivals(listing *l, const trn_lower *lower, trn_error *err
     return status;
 }
 
-/* Lists the graph with one candidate forced, or with the defaults. */
+/* Lists the graph with one candidate forced, or (NULL) with the defaults, whatever was measured here. */
 static trn_status list_forced(listing *l, const char *forced, trn_error *err)
 {
-    trn_lower lower = {.graph = l->graph, .gpu = l->gpu, .arena = trn_arena_create(), .kernel = forced};
+    trn_lower lower = {
+        .graph = l->graph, .gpu = l->gpu, .arena = trn_arena_create(), .kernel = forced ? forced : ""};
     trn_status status = lower.arena ? TRN_OK : trn_fail_memory(err, 1, "a list of kernels");
     if (status == TRN_OK) status = trn_lower_graph(&lower, !trn_gpu_disabled("fusion"), l->precision, err);
     for (size_t s = 0; status == TRN_OK && s < lower.step_count; s++) {

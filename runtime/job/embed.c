@@ -171,7 +171,10 @@ static trn_status place_window(run_state *run, const flight *f, const read_item 
 {
     const float *features = NULL;
     const uint8_t *cells = NULL;
-    if (all && item->slot >= 0) {
+    if (item->slot >= 0 && !all)
+        return trn_fail(err, TRN_ERR_INTERNAL, "window %lld has data, and its batch did not run",
+                        (long long)item->window + 1);
+    if (item->slot >= 0) {
         features = all + (int64_t)item->slot * run->engine.values_per_window;
         cells = f->cell_valid + (size_t)item->slot * job_cells_per_window(&run->plan);
         trn_status status = check_finite(run, features, item->window, err);

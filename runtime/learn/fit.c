@@ -155,19 +155,6 @@ static bool is_better(const fit *f, double value)
     return f->metric->lower_is_better ? value < f->state.best_metric : value > f->state.best_metric;
 }
 
-static void format_seconds(double seconds, char text[32])
-{
-    long long whole = llround(seconds);
-    if (seconds < 10)
-        snprintf(text, 32, "%.1fs", seconds);
-    else if (whole < 60)
-        snprintf(text, 32, "%llds", whole);
-    else if (whole < 3600)
-        snprintf(text, 32, "%lldm%02llds", whole / 60, whole % 60);
-    else
-        snprintf(text, 32, "%lldh%02lldm", whole / 3600, whole / 60 % 60);
-}
-
 /* What an epoch cost. */
 typedef struct epoch_cost {
     uint64_t begun;
@@ -182,10 +169,10 @@ static void tell_epoch(const fit *f, const epoch_cost *cost, double value, bool 
     if (f->counts[TRN_SPLIT_VALID])
         snprintf(valid, sizeof valid, ", validation loss %.4g, %s %.4g", f->state.valid_loss, f->metric->name,
                  value);
-    format_seconds(seconds, took);
     fit_note(f, TRN_LOG_INFO, "epoch %lld/%lld: loss %.4g%s%s, %s, %.3g samples/s, device busy %.0f %%",
              (long long)f->state.epoch, (long long)f->options->epochs, f->state.train_loss, valid,
-             best ? " (best)" : "", took, (double)(f->trained - cost->trained) / fmax(seconds, 1e-9),
+             best ? " (best)" : "", trn_format_seconds(seconds, took),
+             (double)(f->trained - cost->trained) / fmax(seconds, 1e-9),
              100 * fmin(1, (f->run_seconds - cost->run_seconds) / fmax(seconds, 1e-9)));
 }
 

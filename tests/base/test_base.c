@@ -161,6 +161,21 @@ static void json_text_is_escaped(void **state)
     trn_text_free(&text);
 }
 
+static void amounts_are_short(void **state)
+{
+    (void)state;
+    static const struct {
+        double seconds;
+        const char *text;
+    } times[] = {{0, "0.0s"},     {4.24, "4.2s"}, {9.94, "9.9s"},   {9.96, "10s"},     {59.4, "59s"},
+                 {59.6, "1m00s"}, {125, "2m05s"}, {3599, "59m59s"}, {3599.6, "1h00m"}, {12000, "3h20m"}};
+    char text[32];
+    for (size_t i = 0; i < TRN_COUNT(times); i++)
+        assert_string_equal(trn_format_seconds(times[i].seconds, text), times[i].text);
+    assert_string_equal(trn_format_bytes(1023, text), "1023 B");
+    assert_string_equal(trn_format_bytes(1536, text), "1.50 KiB");
+}
+
 static void dates_are_read_and_found(void **state)
 {
     (void)state;
@@ -198,6 +213,7 @@ int main(void)
         cmocka_unit_test(half_floats_round_trip),
         cmocka_unit_test(outputs_appear_when_complete),
         cmocka_unit_test(json_text_is_escaped),
+        cmocka_unit_test(amounts_are_short),
         cmocka_unit_test(dates_are_read_and_found),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -94,13 +94,44 @@ static void test_defaults_are_what_runs(void **state)
     trn_error err = {0};
     list(gpu, false, false, &f);
     trn_graph *graph = make_graph();
-    const trn_compile_options options = {.plan_only = true};
+    const trn_compile_options options = {.plan_only = true, .kernel = ""};
     assert_trn_ok(trn_compile(graph, gpu, &options, &exec, &err), err);
     assert_int_equal(f.count, trn_exec_summarize(exec).kernels);
     for (size_t s = 0; s < exec->lower.step_count; s++) {
         const trn_lowered_step *step = &exec->lower.steps[s];
         assert_true(has(&f, trn_kernel_hash(&step->step, step->generated), true));
     }
+    trn_exec_destroy(exec);
+    trn_graph_destroy(graph);
+    trn_gpu_close(gpu);
+}
+
+/* The store says that every other candidate is faster than the default. */
+static void test_measurements_do_not_matter(void **state)
+{
+    (void)state;
+    trn_gpu *gpu = open_gpu();
+    found before, after;
+    trn_exec *exec, *tuned;
+    trn_error err = {0};
+    bool changed = false;
+    trn_graph *graph = make_graph();
+    const trn_compile_options options = {.plan_only = true, .kernel = ""}, free_choice = {.plan_only = true};
+    list(gpu, false, false, &before);
+    assert_trn_ok(trn_compile(graph, gpu, &options, &exec, &err), err);
+    for (size_t c = 0; c < exec->lower.choice_count; c++)
+        for (int i = 0; i < exec->lower.choices[c].count; i++)
+            trn_gpu_tuning_set(gpu, exec->lower.choices[c].keys[i], i ? 1e-3 : 1);
+    assert_trn_ok(trn_compile(graph, gpu, &free_choice, &tuned, &err), err);
+    for (size_t c = 0; c < tuned->lower.choice_count; c++)
+        changed = changed || tuned->lower.choices[c].chosen > 0;
+    assert_true(changed);
+    list(gpu, false, false, &after);
+    assert_int_equal(before.count, after.count);
+    for (size_t i = 0; i < before.count; i++)
+        assert_true(has(&after, before.hashes[i], true));
+    trn_tune_clear(gpu);
+    trn_exec_destroy(tuned);
     trn_exec_destroy(exec);
     trn_graph_destroy(graph);
     trn_gpu_close(gpu);
@@ -174,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_what_runs),
+        cmocka_unit_test(test_measurements_do_not_matter),
         cmocka_unit_test(test_candidates_are_more),
         cmocka_unit_test(test_report_fails),
         cmocka_unit_test(test_statistics),
