@@ -166,10 +166,13 @@ trn_tensor *trn_attention(trn_graph *graph, trn_tensor *q, trn_tensor *k, trn_te
                           const trn_attention_desc *desc);
 /* qkv [B,N,3*H*D] packed [q|k|v][head][d] -> [B,N,H*D], all tokens attend to all. */
 trn_tensor *trn_self_attention(trn_graph *graph, trn_tensor *qkv, int heads, trn_tensor *key_mask);
-/* Tokens t = n*W + win: W windows whose index is fastest (Hiera's mask units). qkv [B,N,3*H*D]; when pool > 1
- * the queries are the elementwise maximum over groups of `pool` (view [pool, N/(W*pool)]); -> [B, N/pool,
- * H*D]. */
-trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows, int pool);
+/* Tokens t = n*W + win: W windows whose index is fastest (Hiera's mask units). qkv [B,N,3*H*D] -> [B,N,H*D]
+ */
+trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows);
+/* The same with fewer queries: the elementwise maximum of q [B,N,H*D] over groups of `pool` (view [pool,
+ * N/(W*pool)]); kv [B,N,2*H*D] -> [B, N/pool, H*D]. */
+trn_tensor *trn_pooled_unit_attention(trn_graph *graph, trn_tensor *q, trn_tensor *kv, int heads, int windows,
+                                      int pool);
 
 /* ---- normalisation ---- */
 

@@ -167,6 +167,19 @@ static trn_tensor *pool_tokens(trn_graph *graph, trn_tensor *x, int pool)
     return trn_reduce(graph, x, 1, TRN_REDUCE_MAX, false);
 }
 
+/* Pooled queries get a product of their own: keys and values are left whole, and nothing is copied. */
+static trn_tensor *attend(const trn_scope *attention, trn_tensor *x, const block_desc *desc)
+{
+    trn_tensor *parts[2];
+    if (desc->pool == 1) {
+        x = trn_nn_linear(attention, "qkv", x, 3 * desc->channels, true);
+        return trn_mask_unit_attention(attention->graph, x, desc->heads, desc->windows);
+    }
+    trn_nn_linear_cut(attention, "qkv", x, 3 * desc->channels, desc->channels, parts);
+    return trn_pooled_unit_attention(attention->graph, parts[0], parts[1], desc->heads, desc->windows,
+                                     desc->pool);
+}
+
 static trn_tensor *build_block(const trn_scope *scope, trn_tensor *x, const block_desc *desc)
 {
     trn_graph *graph = scope->graph;
@@ -175,8 +188,7 @@ static trn_tensor *build_block(const trn_scope *scope, trn_tensor *x, const bloc
     trn_tensor *normed = trn_nn_layer_norm(scope, "norm1", x, desc->eps);
     if (trn_tensor_dim(x, -1) != desc->channels) /* the shortcut starts behind the norm then */
         x = pool_tokens(graph, trn_nn_linear(scope, "proj", normed, desc->channels, true), desc->pool);
-    trn_tensor *y = trn_nn_linear(&attention, "qkv", normed, 3 * desc->channels, true);
-    y = trn_mask_unit_attention(graph, y, desc->heads, desc->windows, desc->pool);
+    trn_tensor *y = attend(&attention, normed, desc);
     y = trn_nn_linear(&attention, "proj", y, desc->channels, true);
     y = trn_nn_block_dropout(&attention, "proj_drop", y);
     x = trn_add(graph, x, trn_nn_drop_path(scope, "drop_path1", y, desc->drop_path));

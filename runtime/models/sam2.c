@@ -484,14 +484,19 @@ static trn_tensor *join_windows(trn_graph *graph, trn_tensor *x, const cut *c, t
     return crop_to(graph, crop_to(graph, x, 1, size.h), 2, size.w);
 }
 
-/* Attention whose queries are the maxima of 2x2 cells: qkv [windows, h*w, 3E] -> [windows, h*w/4, E] */
-static trn_tensor *pooled_attention(trn_graph *graph, trn_tensor *qkv, const block_plan *plan, const cut *c)
+/* Attention whose queries are the maxima of 2x2 cells: x [windows, h*w, D] -> [windows, h*w/4, E] */
+static trn_tensor *pooled_attention(const trn_scope *scope, trn_tensor *x, const block_plan *plan,
+                                    const cut *c)
 {
-    int64_t windows = trn_tensor_dim(qkv, 0), keys = c->h * c->w, queries = keys / 4;
+    trn_graph *graph = scope->graph;
+    int64_t windows = trn_tensor_dim(x, 0), keys = c->h * c->w, queries = keys / 4;
     int64_t dim = plan->dim, head = dim / plan->heads;
-    trn_tensor *q = trn_slice(graph, qkv, 2, 0, dim);
+    trn_tensor *parts[2]; /* queries before they are pooled; keys and values */
+    trn_nn_linear_cut(scope, "qkv", x, 3 * dim, dim, parts);
+    if (!parts[0]) return NULL;
+    trn_tensor *q = parts[0], *kv = parts[1];
     q = trn_pool2d(graph, trn_reshape(graph, q, TRN_SHAPE(windows, c->h, c->w, dim)), 1, TRN_POOL_MAX, 2, 2);
-    trn_heads_layout packed = {.outer = keys * 3 * dim, .head = head, .row = 3 * dim};
+    trn_heads_layout packed = {.outer = keys * 2 * dim, .head = head, .row = 2 * dim};
     trn_heads_layout plain = {.outer = queries * dim, .head = head, .row = dim};
     trn_attention_desc desc = {.outer = (int)windows,
                                .windows = 1,
@@ -504,9 +509,8 @@ static trn_tensor *pooled_attention(trn_graph *graph, trn_tensor *qkv, const blo
                                .v = packed,
                                .out = plain,
                                .out_shape = TRN_SHAPE(windows, queries, dim)};
-    desc.k.offset = dim;
-    desc.v.offset = 2 * dim;
-    return trn_attention(graph, q, qkv, qkv, NULL, &desc);
+    desc.v.offset = dim;
+    return trn_attention(graph, q, kv, kv, NULL, &desc);
 }
 
 /* x [B,h,w,D], normed -> [B,h',w',E] of the size given */
@@ -519,13 +523,12 @@ static trn_tensor *attend(const trn_build *build, const trn_scope *block, trn_te
     cut c = cut_of(plan, x);
     x = cut_windows(graph, x, &c);
     trn_build_stage(build, x, "block%02d_windows_in", index);
-    x = trn_nn_linear(&scope, "qkv", x, 3 * plan->dim, true);
-    if (!x) return NULL;
     if (plan->pools) {
-        x = pooled_attention(graph, x, plan, &c);
+        x = pooled_attention(&scope, x, plan, &c);
         c.h /= 2;
         c.w /= 2;
     } else {
+        x = trn_nn_linear(&scope, "qkv", x, 3 * plan->dim, true);
         x = trn_self_attention(graph, x, plan->heads, NULL);
     }
     x = trn_nn_linear(&scope, "proj", x, plan->dim, true);

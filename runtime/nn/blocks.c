@@ -13,6 +13,23 @@ trn_tensor *trn_nn_linear(const trn_scope *scope, const char *name, trn_tensor *
     return trn_linear(scope->graph, x, w, b);
 }
 
+void trn_nn_linear_cut(const trn_scope *scope, const char *name, trn_tensor *x, int64_t out, int64_t cut,
+                       trn_tensor *parts[2])
+{
+    parts[0] = parts[1] = NULL;
+    if (!x) return;
+    trn_graph *graph = scope->graph;
+    trn_scope inner = trn_scope_enter(scope, "%s", name);
+    trn_graph_scope(graph, inner.prefix);
+    trn_tensor *w = trn_scope_param(&inner, "weight", TRN_SHAPE(out, trn_tensor_dim(x, -1)));
+    trn_tensor *b = trn_scope_param(&inner, "bias", TRN_SHAPE(out));
+    for (int i = 0; i < 2; i++) {
+        int64_t first = i ? cut : 0, count = i ? out - cut : cut;
+        parts[i] =
+            trn_linear(graph, x, trn_slice(graph, w, 0, first, count), trn_slice(graph, b, 0, first, count));
+    }
+}
+
 trn_tensor *trn_nn_layer_norm(const trn_scope *scope, const char *name, trn_tensor *x, float eps)
 {
     if (!x) return NULL;

@@ -47,6 +47,10 @@ bool trn_scope_has(const trn_scope *scope, const char *name);
 
 /* x [..,in] -> [..,out]; names <name>.weight [out,in], <name>.bias [out] when bias */
 trn_tensor *trn_nn_linear(const trn_scope *scope, const char *name, trn_tensor *x, int64_t out, bool bias);
+/* The same with a bias, as two tensors: the first `cut` outputs, and the others. Better than slices where
+ * both go different ways. */
+void trn_nn_linear_cut(const trn_scope *scope, const char *name, trn_tensor *x, int64_t out, int64_t cut,
+                       trn_tensor *parts[2]);
 /* names <name>.weight, <name>.bias [C] */
 trn_tensor *trn_nn_layer_norm(const trn_scope *scope, const char *name, trn_tensor *x, float eps);
 /* fc2(GELU(fc1 x)), names fc1, fc2 below the scope; in training with dropout behind both */

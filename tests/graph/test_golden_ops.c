@@ -116,8 +116,15 @@ static trn_tensor *build_mask_units(golden *g)
     bool global = is(g, "global");
     int heads = global ? 4 : 2, pool = is(g, "nopool") ? 1 : 4;
     int windows = global ? 1 : (int)trn_tensor_dim(get(g, "x"), 1) / (pool * 4);
-    trn_tensor *qkv = linear_of(g, get(g, "x"), "qkv_w", "qkv_b");
-    return linear_of(g, trn_mask_unit_attention(g->graph, qkv, heads, windows, pool), "proj_w", "proj_b");
+    trn_tensor *qkv = linear_of(g, get(g, "x"), "qkv_w", "qkv_b"), *y;
+    int64_t channels = trn_tensor_dim(qkv, 2) / 3;
+    if (pool > 1)
+        y = trn_pooled_unit_attention(g->graph, trn_slice(g->graph, qkv, 2, 0, channels),
+                                      trn_slice(g->graph, qkv, 2, channels, 2 * channels), heads, windows,
+                                      pool);
+    else
+        y = trn_mask_unit_attention(g->graph, qkv, heads, windows);
+    return linear_of(g, y, "proj_w", "proj_b");
 }
 
 static trn_tensor *build_qpool(golden *g)

@@ -305,7 +305,17 @@ static void test_wrong_shapes(void **state)
         g, trn_self_attention(g, input(g, "qkv", TRN_SHAPE(1, 4, 12)), 2, input(g, "m", TRN_SHAPE(1, 5))),
         "key mask");
     g = trn_graph_create();
-    expect_fault(g, trn_mask_unit_attention(g, input(g, "qkv", TRN_SHAPE(1, 20, 12)), 2, 3, 2), "20 tokens");
+    expect_fault(g, trn_mask_unit_attention(g, input(g, "qkv", TRN_SHAPE(1, 20, 12)), 2, 3), "20 tokens");
+    g = trn_graph_create();
+    expect_fault(g,
+                 trn_pooled_unit_attention(g, input(g, "q", TRN_SHAPE(1, 20, 4)),
+                                           input(g, "kv", TRN_SHAPE(1, 20, 8)), 2, 5, 3),
+                 "20 tokens");
+    g = trn_graph_create();
+    expect_fault(g,
+                 trn_pooled_unit_attention(g, input(g, "q", TRN_SHAPE(1, 20, 4)),
+                                           input(g, "kv", TRN_SHAPE(1, 20, 12)), 2, 5, 2),
+                 "twice as wide");
 }
 
 static void test_layout_outside(void **state)

@@ -107,53 +107,93 @@ static bool unpack_qkv(trn_graph *graph, const trn_tensor *qkv, int heads, const
     return true;
 }
 
-/* Attention over windows whose index is the fastest part of a token's; queries [B,M,C] lie in q at q_row
- * steps. */
-static trn_tensor *window_attention(trn_graph *graph, trn_tensor *q, int64_t q_row, int64_t m,
-                                    trn_tensor *qkv, const int64_t size[3], int heads, int windows,
-                                    trn_tensor *key_mask)
+/* Rows of tokens in a tensor: `row` values a token, those wanted behind `offset`. */
+typedef struct token_rows {
+    trn_tensor *tensor;
+    int64_t tokens, row, offset;
+} token_rows;
+
+static trn_heads_layout window_layout(const token_rows *at, int64_t head, int windows)
 {
-    int64_t b = size[0], n = size[1], c = size[2], d = c / heads, w = windows;
-    trn_heads_layout keys = {.offset = c, .outer = n * 3 * c, .window = 3 * c, .head = d, .row = w * 3 * c},
-                     values = keys;
-    values.offset = 2 * c;
+    return (trn_heads_layout){.offset = at->offset,
+                              .outer = at->tokens * at->row,
+                              .window = at->row,
+                              .head = head,
+                              .row = windows * at->row};
+}
+
+/* Attention over windows whose index is the fastest part of a token's: -> [batch, tokens of q, channels] */
+static trn_tensor *window_attention(trn_graph *graph, const token_rows *q, const token_rows *k,
+                                    const token_rows *v, int64_t batch, int64_t channels, int heads,
+                                    int windows, trn_tensor *key_mask)
+{
+    int64_t head = channels / heads;
+    token_rows out = {.tokens = q->tokens, .row = channels};
     trn_attention_desc desc = {
-        .outer = (int)b,
+        .outer = (int)batch,
         .windows = windows,
         .heads = heads,
-        .queries = (int)(m / w),
-        .keys = (int)(n / w),
-        .head_size = (int)d,
-        .q = {.outer = m * q_row, .window = q_row, .head = d, .row = w * q_row},
-        .k = keys,
-        .v = values,
-        .out = {.outer = m * c, .window = c, .head = d, .row = w * c},
-        .out_shape = TRN_SHAPE(b, m, c),
+        .queries = (int)(q->tokens / windows),
+        .keys = (int)(k->tokens / windows),
+        .head_size = (int)head,
+        .q = window_layout(q, head, windows),
+        .k = window_layout(k, head, windows),
+        .v = window_layout(v, head, windows),
+        .out = window_layout(&out, head, windows),
+        .out_shape = TRN_SHAPE(batch, q->tokens, channels),
     };
-    return trn_attention(graph, q, qkv, qkv, key_mask, &desc);
+    return trn_attention(graph, q->tensor, k->tensor, v->tensor, key_mask, &desc);
+}
+
+static trn_tensor *packed_attention(trn_graph *graph, trn_tensor *qkv, const int64_t size[3], int heads,
+                                    int windows, trn_tensor *key_mask)
+{
+    int64_t c = size[2];
+    token_rows q = {qkv, size[1], 3 * c, 0}, k = {qkv, size[1], 3 * c, c}, v = {qkv, size[1], 3 * c, 2 * c};
+    return window_attention(graph, &q, &k, &v, size[0], c, heads, windows, key_mask);
 }
 
 trn_tensor *trn_self_attention(trn_graph *graph, trn_tensor *qkv, int heads, trn_tensor *key_mask)
 {
     int64_t size[3];
     if (!qkv || !unpack_qkv(graph, qkv, heads, "self attention", size)) return NULL;
-    return window_attention(graph, qkv, 3 * size[2], size[1], qkv, size, heads, 1, key_mask);
+    return packed_attention(graph, qkv, size, heads, 1, key_mask);
 }
 
-trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows, int pool)
+static bool windows_fit(trn_graph *graph, int64_t tokens, int windows, int pool)
+{
+    if (windows > 0 && pool > 0 && tokens % ((int64_t)windows * pool) == 0) return true;
+    trn_graph_fail(graph, "mask unit attention: %lld tokens are no %d windows of a multiple of %d",
+                   (long long)tokens, windows, pool);
+    return false;
+}
+
+trn_tensor *trn_mask_unit_attention(trn_graph *graph, trn_tensor *qkv, int heads, int windows)
 {
     int64_t size[3];
-    if (!qkv || !unpack_qkv(graph, qkv, heads, "mask unit attention", size)) return NULL;
-    if (windows < 1 || pool < 1 || size[1] % ((int64_t)windows * pool) != 0)
-        return trn_graph_fail(graph, "mask unit attention: %lld tokens are no %d windows of a multiple of %d",
-                              (long long)size[1], windows, pool);
-    if (pool == 1) return window_attention(graph, qkv, 3 * size[2], size[1], qkv, size, heads, windows, NULL);
-    /* groups of the pool are the slowest part of a token's index: [B, pool, N/pool, C], the largest over the
-     * pool */
-    int64_t m = size[1] / pool, c = size[2];
-    trn_tensor *q = trn_reshape(graph, trn_slice(graph, qkv, 2, 0, c), TRN_SHAPE(size[0], pool, m, c));
-    q = trn_reduce(graph, q, 1, TRN_REDUCE_MAX, false);
-    return window_attention(graph, q, c, m, qkv, size, heads, windows, NULL);
+    if (!qkv || !unpack_qkv(graph, qkv, heads, "mask unit attention", size) ||
+        !windows_fit(graph, size[1], windows, 1))
+        return NULL;
+    return packed_attention(graph, qkv, size, heads, windows, NULL);
+}
+
+trn_tensor *trn_pooled_unit_attention(trn_graph *graph, trn_tensor *q, trn_tensor *kv, int heads, int windows,
+                                      int pool)
+{
+    char text[2][128];
+    if (!q || !kv) return NULL;
+    int64_t b = trn_tensor_dim(q, 0), n = trn_tensor_dim(q, 1), c = trn_tensor_dim(q, -1);
+    if (q->shape.ndim != 3 || kv->shape.ndim != 3 || heads < 1 || c % heads != 0 || kv->shape.dim[0] != b ||
+        kv->shape.dim[1] != n || kv->shape.dim[2] != 2 * c)
+        return trn_graph_fail(graph,
+                              "mask unit attention: q %s and kv %s are not [batch, tokens, %d heads * head "
+                              "size] and twice as wide",
+                              trn_shape_text(&q->shape, text[0]), trn_shape_text(&kv->shape, text[1]), heads);
+    if (!windows_fit(graph, n, windows, pool)) return NULL;
+    /* groups of the pool are the slowest part of a token's index */
+    q = trn_reduce(graph, trn_reshape(graph, q, TRN_SHAPE(b, pool, n / pool, c)), 1, TRN_REDUCE_MAX, false);
+    token_rows queries = {q, n / pool, c, 0}, k = {kv, n, 2 * c, 0}, v = {kv, n, 2 * c, c};
+    return window_attention(graph, &queries, &k, &v, b, c, heads, windows, NULL);
 }
 
 /* ---- reference ---- */
@@ -375,12 +415,14 @@ static void case_large_scores(trn_graph *graph)
 
 static void case_units(trn_graph *graph)
 {
-    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 5 * 16, 2 * 13), 2, 5, 1));
+    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 5 * 16, 2 * 13), 2, 5));
 }
 
 static void case_pooled_units(trn_graph *graph)
 {
-    trn_output_add(graph, "y", trn_mask_unit_attention(graph, qkv_input(graph, 2, 3 * 24, 2 * 13), 2, 3, 4));
+    trn_tensor *q = trn_input(graph, "q*3", TRN_F32, TRN_SHAPE(2, 3 * 24, 2 * 13));
+    trn_tensor *kv = trn_input(graph, "kv*3", TRN_F32, TRN_SHAPE(2, 3 * 24, 2 * 2 * 13));
+    trn_output_add(graph, "y", trn_pooled_unit_attention(graph, q, kv, 2, 3, 4));
 }
 
 /* Queries of another tensor, scale given: cross attention. */

@@ -562,13 +562,14 @@ static void case_mask(trn_graph *graph)
 static void case_units(trn_graph *graph)
 {
     trn_tensor *qkv = trn_input(graph, "qkv*2", TRN_F32, TRN_SHAPE(2, 5 * 17, 3 * 2 * 13));
-    add_gradients(graph, trn_mask_unit_attention(graph, qkv, 2, 5, 1), &qkv, 1);
+    add_gradients(graph, trn_mask_unit_attention(graph, qkv, 2, 5), &qkv, 1);
 }
 
 static void case_pooled_units(trn_graph *graph)
 {
-    trn_tensor *qkv = trn_input(graph, "qkv*2", TRN_F32, TRN_SHAPE(2, 3 * 20, 3 * 2 * 13));
-    add_gradients(graph, trn_mask_unit_attention(graph, qkv, 2, 3, 4), &qkv, 1);
+    trn_tensor *of[] = {trn_input(graph, "q*2", TRN_F32, TRN_SHAPE(2, 3 * 20, 2 * 13)),
+                        trn_input(graph, "kv*2", TRN_F32, TRN_SHAPE(2, 3 * 20, 2 * 2 * 13))};
+    add_gradients(graph, trn_pooled_unit_attention(graph, of[0], of[1], 2, 3, 4), of, 2);
 }
 
 static void case_separate(trn_graph *graph)
