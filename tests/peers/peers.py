@@ -1,4 +1,4 @@
-"""Terrane beside PyTorch and OpenBLAS on the processor: the same shapes, in one run, in turns. Started by peers.sh, which
+"""Terrane beside PyTorch, OpenBLAS and ncnn on the processor: the same shapes, in one run, in turns. Started by peers.sh, which
 sets the environment; see there."""
 import argparse
 import ctypes
@@ -18,10 +18,12 @@ DATES = {"prithvi-v1-100m": 3, "prithvi-v2-300m": 1}  # of an image; models.py b
 FLOPS_AGREE = 0.05  # Terrane counts norms and activations, too
 
 
-def rows_all():
+def rows_all(ncnn):
+    """Name, kind, what and batch; ncnn's row is there when its program is."""
     rows = [("product-" + size, "product", size, 0) for size in PRODUCTS]
     rows += [(f"{name}-{batch}", "encoder", name, batch) for name in ENCODERS for batch in (1, 8)]
-    return rows + [("training-hiera-tiny-8", "training", "hiera-tiny", 8)]
+    rows += [("training-hiera-tiny-8", "training", "hiera-tiny", 8)]
+    return rows + [("ncnn-mae-vit-base-1", "ncnn", "mae-vit-base", 1)] * bool(ncnn)
 
 
 # ---- the peer: a process of its own that works when it is told to ----
@@ -115,9 +117,15 @@ def worker(kind, name, batch, threads):
 
 
 class Peer:
-    def __init__(self, kind, name, batch, threads):
-        command = [sys.executable, "-B", os.path.join(HERE, "peers.py"), "--worker", kind, name, str(batch), str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, options, kind, name, batch):
+        """ncnn is on the same driver as Terrane, and like it without the settings for the processor's libraries."""
+        worker_ = ["--worker", kind, name, str(batch), str(options.threads)]
+        command = [sys.executable, "-B", os.path.join(HERE, "peers.py")] + worker_
+        environment = None
+        if kind == "ncnn":
+            command, environment = shlex.split(options.ncnn), terrane_environment()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=environment)
         self.about = self.read()
 
     def read(self):
@@ -152,7 +160,7 @@ def run_terrane(options, kind, name, batch, runs):
     command = shlex.split(options.terrane) + ["bench", "--json", "-q", "--runs", str(runs)]
     if kind == "product":
         command += ["--product", name]
-    elif kind == "encoder":
+    elif kind in ("encoder", "ncnn"):
         dates = ["--dates", str(DATES[name])] if name in DATES else []
         command += ["--only", "encoders", "--model", name, "--batch", str(batch)] + dates
     else:
@@ -182,7 +190,7 @@ def check_flops(label, ours, theirs):
 
 def measure(options, row):
     label, kind, name, batch = row
-    peer = Peer(kind, name, batch, options.threads)
+    peer = Peer(options, kind, name, batch)
     ours, theirs = [], []
     for turn in range(options.rounds + 1):  # the first turn warms both and is not counted
         mine = run_terrane(options, kind, name, batch, options.runs if turn else 1)
@@ -212,8 +220,8 @@ def show(result):
           f"{result['ratio']:7.2f} {cpu} {rates[0]:9.1f} {rates[1]:9.1f}", flush=True)
 
 
-def chosen(only):
-    rows = rows_all()
+def chosen(only, ncnn):
+    rows = rows_all(ncnn)
     if not only:
         return rows
     patterns = only.split(",")
@@ -230,6 +238,8 @@ def main():
     parser = argparse.ArgumentParser(prog="peers.sh", description=__doc__)
     parser.add_argument("--terrane", default="build/release/terrane", metavar="COMMAND",
                         help="the program, with a wrapper in front if it is to run on another driver")
+    parser.add_argument("--ncnn", metavar="COMMAND",
+                        help="ncnn's program (see ncnn.c), with the same wrapper in front: adds a row")
     parser.add_argument("--only", metavar="ROWS", help="names with commas between; * stands for anything")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side that count (3)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs in a turn (3)")
@@ -239,7 +249,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="a JSON object a row instead of the table")
     parser.add_argument("--list", action="store_true", help="the names of the rows")
     options = parser.parse_args()
-    rows = chosen(options.only)
+    rows = chosen(options.only, options.ncnn)
     if options.list:
         print("\n".join(row[0] for row in rows))
         return

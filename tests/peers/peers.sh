@@ -4,6 +4,9 @@
 #
 #   tests/peers/peers.sh --terrane build/release/terrane
 #   tests/peers/peers.sh --terrane "WRAPPER build/release/terrane" --only 'product-*,mae-vit-base-1'
+#   tests/peers/peers.sh --terrane build/release/terrane --ncnn ./ncnn-peer --only 'ncnn-*'
+#
+# The last one is against ncnn's Vulkan kernels on the same driver; ncnn.c says how its program is built.
 #
 # The peer gets its best environment, as far as this script can know it:
 #  - OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset: where they are preset, OpenBLAS may take kernels of an older core
