@@ -38,6 +38,14 @@ layout(local_size_x = SG) in;
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer RowRef { float at[UK]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer LanesRef { float at[UK * SG * TN]; };
 
+layout(buffer_reference, std430, buffer_reference_align = 2) buffer LineRef { float at[SG * TN]; };
+#define LINE 64 // bytes
+#ifdef TRN_RESULT_HALF
+#define Y_BYTES 2
+#else
+#define Y_BYTES 4
+#endif
+
 float load_lanes(uint64_t address, int first)
 {
     LanesRef from = LanesRef(address);
@@ -47,6 +55,20 @@ float load_lanes(uint64_t address, int first)
     float value = v[0];
     [[unroll]] for (int i = 1; i < SG; i++) value = mix(value, v[i], lane == uint(i));
     return value;
+}
+
+// Looks at the lines of memory that y will be written to, so that they are at hand by then: values leave these drivers'
+// kernels one by one, and what waits for a line to come soon fills the processor's queue of stores. Returns 0, which the
+// driver cannot know: the place to store at depends on it.
+uint fetch_lines(uint first, uint rows)
+{
+    uint seen = 0u;
+    [[unroll]] for (int i = 0; i < TM; i++) {
+        uint64_t row = uint64_t(p.y) + Y_BYTES * uint64_t(first + min(uint(i), rows - 1u) * p.N);
+        [[unroll]] for (int at = 0; at < SG * TN * Y_BYTES; at += LINE)
+            seen |= floatBitsToUint(LineRef(row).at[at / 4]);
+    }
+    return seen & p.batches >> 31;
 }
 
 void main()
@@ -78,12 +100,27 @@ void main()
     [[unroll]] for (int i = 0; i < TM; i++)
         [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] = 0.0;
 
-    // These drivers run a loop's body once more with all lanes off, and uniform loads are done even then: addresses stay
-    // on what was read before instead of moving behind the end.
+    uint rows = min(p.M - row, TM);
+    uint base = extra ? 0u : (group * p.M + row) * p.N;
+    base += fetch_lines(base + column, rows);
+
+    // A loop whose test comes first is run once more by these drivers, with all lanes off: loads, arithmetic and all. So the
+    // test is behind the body. What lies under an `if` is run, too: there addresses stay on what may be read.
     uint rounds = (k_end - part) / UK, rest = (k_end - part) % UK;
     uint64_t b_round = UK * b_step;
-    for (uint r = 0u; r < rounds; r++) {
-        uint64_t now = min(r, rounds - 1u), b_now = b_at + now * b_round;
+#ifdef WHOLE_ROUNDS
+#define B_STEP b_step
+#define A_STEP a_step
+#else
+#define B_STEP (rounds > 0u ? b_step : 0ul)
+#define A_STEP (rounds > 0u ? a_step : 0ul)
+#endif
+    uint r = 0u;
+#ifndef WHOLE_ROUNDS
+    if (rounds > 0u)
+#endif
+    do {
+        uint64_t now = r, b_now = b_at + now * b_round;
 #ifdef A_COLUMNS
         uint64_t a_now = a_at + now * (UK * a_step);
 #else
@@ -95,7 +132,7 @@ void main()
             [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_now, (kk * TN + j) * SG);
 #else
             [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_now, j * SG);
-            b_now += rounds > 0u ? b_step : 0ul;
+            b_now += B_STEP;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
 #ifdef A_COLUMNS
@@ -106,19 +143,20 @@ void main()
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
             }
 #ifdef A_COLUMNS
-            a_now += rounds > 0u ? a_step : 0ul;
+            a_now += A_STEP;
 #endif
         }
-    }
+    } while (++r < rounds);
+#ifndef WHOLE_ROUNDS
 #ifdef A_COLUMNS
     a_at += rounds * (UK * a_step);
 #else
     [[unroll]] for (int i = 0; i < TM; i++) a_at[i] += rounds * (4ul * UK);
 #endif
     b_at += rounds * b_round;
-    uint last = max(rest, 1u) - 1u;
-    for (uint r = 0u; r < rest; r++) {
-        uint64_t k = min(r, last);
+    r = 0u;
+    if (rest > 0u) do {
+        uint64_t k = r;
         float bv[TN];
         [[unroll]] for (int j = 0; j < TN; j++) bv[j] = load_lanes(b_at + k * b_step, j * SG);
         [[unroll]] for (int i = 0; i < TM; i++) {
@@ -129,13 +167,14 @@ void main()
 #endif
             [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
         }
-    }
+    } while (++r < rest);
+#endif
 
     // A loop over a copy: one epilogue in the program, not TM * TN of them.
     float tile[TM * TN];
     [[unroll]] for (int i = 0; i < TM; i++)
         [[unroll]] for (int j = 0; j < TN; j++) tile[i * TN + j] = sum[i][j];
-    uint rows = extra ? 0u : min(p.M - row, TM), base = (group * p.M + row) * p.N;
+    rows = extra ? 0u : rows;
     for (uint t = 0u; t < rows * TN; t++) {
         uint at_column = column + lane + t % TN * SG;
         uint at = base + t / TN * p.N + at_column;

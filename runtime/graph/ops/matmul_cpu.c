@@ -20,6 +20,7 @@ static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *nod
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     trn_matmul_cpu_macros(lower, step, t);
     trn_matmul_macro(lower, step, "UK", t->bk);
+    if (attr->k % t->bk == 0) trn_matmul_macro(lower, step, "WHOLE_ROUNDS", 1);
     if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
     if (attr->n * attr->k * 4 <= CACHED_BYTES) trn_matmul_macro(lower, step, "COLUMNS_FIRST", 1);
     trn_step_uint(step, t->panels ? t->bn * attr->k : t->bn);
@@ -114,6 +115,7 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     int count = 0;
     /* "uniform" has no loads of float16 */
     if (!half && trn_uniform_loads_apply(gpu, why_not)) add_uniform(info, attr, out, room, &count);
-    if (trn_wide_lanes_apply(gpu, why_not)) trn_matmul_lanes_add(info, attr, out, room, &count);
+    if (trn_wide_lanes_apply(gpu, why_not))
+        trn_matmul_lanes_add(info, attr, node->inputs[1]->constant, half, out, room, &count);
     return count;
 }
