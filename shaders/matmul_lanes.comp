@@ -1,7 +1,8 @@
-// y = a b for CPU drivers: a [M,K] (or [K,M] if A_COLUMNS), b [N,K] (or [K,N] if B_ROWS), y [M,N], all by batch. One subgroup of SG lanes makes
-// TM rows by SG*TN columns. Every load brings 8 neighbouring values to each lane: drivers that load lane by lane pay per
-// load, not per byte. Lanes hold columns of b; a row of a lies in one lane and reaches the others by a shuffle with a
-// constant index, which is a single instruction there. So does a part of a row of a, of its columns, if A_COLUMNS.
+// y = a b for CPU drivers: a [M,K] (or [K,M] if A_COLUMNS), b [N,K] (or [K,N] if B_ROWS, or such rows in PANELS of SG*TN
+// columns), y [M,N], all by batch. One subgroup of SG lanes makes TM rows by SG*TN columns. Every load brings neighbouring
+// values to each lane: drivers that load lane by lane pay per load, not per byte. Lanes hold columns of b; a row of a lies
+// in one lane and reaches the others by a shuffle with a constant index, which is a single instruction there. So does a
+// part of a row of a, of its columns, if A_COLUMNS. With TRN_TEXELS both are read as texels of four values.
 #version 460
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -25,8 +26,24 @@
 #include "generated.glsl"
 #endif
 #define BUFFERS(B) B(0, Float, a) B(1, Float, b) B(2, Real, y) EXTRA_BUFFERS(B)
-#define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part; EXTRA_SCALARS
+// b_panel: from one block of SG*TN columns to the next; b_row: from one k to the next; of rows only
+#define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part, b_panel, b_row; EXTRA_SCALARS
 #include "terrane.glsl"
+#ifdef TRN_TEXELS // positions are of texels; all rows begin with one
+layout(set = 0, binding = 0) uniform samplerBuffer a_texels;
+layout(set = 0, binding = 1) uniform samplerBuffer b_texels;
+#define POSITION uint
+#define FIRST(name, index) ((index) / 4u)
+#define DISTANCE(count) ((count) / 4u)
+#define LOAD4_FROM(name, position, v, first)                                                                  \
+    {                                                                                                         \
+        vec4 four_ = texelFetch(name##_texels, int(position));                                                \
+        [[unroll]] for (int i_ = 0; i_ < 4; i_++) v[(first) + i_] = four_[i_];                                \
+    }
+#define LOAD8_FROM(name, position, v)                                                                         \
+    LOAD4_FROM(name, position, v, 0)                                                                          \
+    LOAD4_FROM(name, (position) + 1u, v, 4)
+#else
 #include "wide.glsl"
 #ifdef HALF // operands are of float16
 #define BYTES 2ul
@@ -37,6 +54,35 @@
 #define LOAD8_OPERAND LOAD8
 #define LOAD4_OPERAND LOAD4
 #endif
+#define POSITION uint64_t
+#define FIRST(name, index) (uint64_t(p.name) + BYTES * (index))
+#define DISTANCE(count) (BYTES * (count))
+#define LOAD4_FROM(name, position, v, first) LOAD4_OPERAND(position, v, first)
+#define LOAD8_FROM(name, position, v) LOAD8_OPERAND(position, v, 0)
+#endif
+
+#ifdef PANELS
+#define B_OFFSET(k) uint((k) * SG * TN)
+#else
+#define B_OFFSET(k) (uint(k) * p.b_row)
+#endif
+
+#if TN == 8
+#define ROUND 1 // rows of b that are loaded at once
+#define LOAD_COLUMNS(v, at) LOAD8_FROM(b, at, v)
+#else
+#define ROUND 8
+#define LOAD_COLUMNS(v, at) LOAD4_FROM(b, at, v, 0)
+#endif
+#ifdef WHOLE_ROUNDS
+#define LOAD_ROW(v, kk) LOAD_COLUMNS(v, b_at + DISTANCE(B_OFFSET(kk)))
+#else // the last row comes again in place of those behind it
+#define LOAD_ROW(v, kk)                                                                                       \
+    {                                                                                                         \
+        LOAD_COLUMNS(v, b_at)                                                                                 \
+        b_at += k + kk + 1u < k_end ? DISTANCE(p.b_row) : DISTANCE(0u);                                       \
+    }
+#endif
 
 layout(local_size_x = SG) in;
 void main()
@@ -45,28 +91,26 @@ void main()
     uint group = GROUP_INDEX;
     uint row = group % p.tiles_m * TM;
     group /= p.tiles_m;
-    uint column = group % p.tiles_n * (SG * TN);
+    uint panel = group % p.tiles_n, column = panel * (SG * TN);
     group /= p.tiles_n; // part of K * batches + batch
     uint batch = group % p.batches, part = group / p.batches * p.k_part;
     if (part >= p.K) return; // the last row of groups is not full
     uint k_end = min(part + p.k_part, p.K);
 #ifdef A_COLUMNS // columns behind the last are of the next row, or lie behind a: nobody looks at their sums
-    uint64_t a_first = uint64_t(p.a) + BYTES * (batch * p.a_batch + row), a_step = BYTES * p.M;
+    POSITION a_first = FIRST(a, batch * p.a_batch + row), a_step = DISTANCE(p.M);
 #else
-    uint64_t a_at[TM / SG];
-    [[unroll]] for (int i = 0; i < TM / SG; i++) {
-        uint at = batch * p.a_batch + min(row + i * SG + lane, p.M - 1u) * p.K + part;
-        a_at[i] = uint64_t(p.a) + BYTES * at;
-    }
+    POSITION a_at[TM / SG];
+    [[unroll]] for (int i = 0; i < TM / SG; i++)
+        a_at[i] = FIRST(a, batch * p.a_batch + min(row + i * SG + lane, p.M - 1u) * p.K + part);
 #endif
-#ifdef B_ROWS
-    uint64_t b_at = uint64_t(p.b) + BYTES * (batch * p.b_batch + part * p.N + min(column + lane * TN, p.N - 1u));
+#ifdef PANELS
+    POSITION b_at = FIRST(b, batch * p.b_batch + panel * p.b_panel + part * p.b_row + lane * TN);
+#elif defined B_ROWS
+    POSITION b_at = FIRST(b, batch * p.b_batch + part * p.b_row + min(column + lane * TN, p.N - 1u));
 #else
-    uint64_t b_at[TN];
-    [[unroll]] for (int j = 0; j < TN; j++) {
-        uint at = batch * p.b_batch + min(column + j * SG + lane, p.N - 1u) * p.K + part;
-        b_at[j] = uint64_t(p.b) + BYTES * at;
-    }
+    POSITION b_at[TN];
+    [[unroll]] for (int j = 0; j < TN; j++)
+        b_at[j] = FIRST(b, batch * p.b_batch + min(column + j * SG + lane, p.N - 1u) * p.K + part);
 #endif
     float sum[TM][TN];
     [[unroll]] for (int i = 0; i < TM; i++)
@@ -75,37 +119,41 @@ void main()
     for (uint k = part; k < k_end; k += 8u) {
 #ifdef A_COLUMNS
         float av[TM / 8][8];
-        uint64_t a_at = a_first + min(k + lane, k_end - 1u) * a_step;
+        POSITION a_at = a_first + min(k + lane, k_end - 1u) * a_step;
         [[unroll]] for (int i = 0; i < TM / 8; i++) {
-            LOAD8_OPERAND(a_at + 8ul * BYTES * i, av[i], 0)
+            LOAD8_FROM(a, a_at + DISTANCE(8u * i), av[i])
+#ifndef WHOLE_ROUNDS
             [[unroll]] for (int j = 0; j < 8; j++) av[i][j] = k + lane < k_end ? av[i][j] : 0.0;
+#endif
         }
 #else
         float av[TM / SG][8];
         [[unroll]] for (int i = 0; i < TM / SG; i++) {
-            LOAD8_OPERAND(a_at[i], av[i], 0)
-            a_at[i] += 8ul * BYTES;
-            // what lies behind the end may be anything
+            LOAD8_FROM(a, a_at[i], av[i])
+            a_at[i] += DISTANCE(8u);
+#ifndef WHOLE_ROUNDS // what lies behind the end may be anything
             [[unroll]] for (int kk = 0; kk < 8; kk++) av[i][kk] = k + kk < k_end ? av[i][kk] : 0.0;
+#endif
         }
 #endif
 #ifndef B_ROWS
         float bv[TN][8];
         [[unroll]] for (int j = 0; j < TN; j++) {
-            LOAD8_OPERAND(b_at[j], bv[j], 0)
-            b_at[j] += 8ul * BYTES;
+            LOAD8_FROM(b, b_at[j], bv[j])
+            b_at[j] += DISTANCE(8u);
+#ifndef WHOLE_ROUNDS
             [[unroll]] for (int kk = 0; kk < 8; kk++) bv[j][kk] = k + kk < k_end ? bv[j][kk] : 0.0;
+#endif
         }
 #endif
-        [[unroll]] for (int kk = 0; kk < 8; kk++) {
-#ifdef B_ROWS
-            float bv[TN];
-#if TN == 8
-            LOAD8_OPERAND(b_at, bv, 0)
-#else
-            LOAD4_OPERAND(b_at, bv, 0)
+#if defined B_ROWS && ROUND > 1 // all loads before all sums: loads of texels are calls, which leave no sums in registers
+        float rows[ROUND][TN];
+        [[unroll]] for (int kk = 0; kk < ROUND; kk++) LOAD_ROW(rows[kk], kk)
 #endif
-            b_at += k + kk + 1u < k_end ? BYTES * p.N : 0ul;
+        [[unroll]] for (int kk = 0; kk < 8; kk++) {
+#if defined B_ROWS && ROUND == 1
+            float rows[1][TN];
+            LOAD_ROW(rows[0], kk)
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
 #ifdef A_COLUMNS
@@ -114,12 +162,15 @@ void main()
                 float value = subgroupShuffle(av[i / SG][kk], uint(i % SG));
 #endif
 #ifdef B_ROWS
-                [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
+                [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * rows[kk % ROUND][j];
 #else
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j][kk];
 #endif
             }
         }
+#if defined B_ROWS && defined WHOLE_ROUNDS
+        b_at += DISTANCE(8u * p.b_row);
+#endif
     }
 
     // A loop over a copy: one epilogue in the program, not TM * TN of them.

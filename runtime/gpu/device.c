@@ -173,6 +173,8 @@ static void describe_limits(const VkPhysicalDeviceLimits *limits, trn_device_inf
     info->push_constant_bytes = limits->maxPushConstantsSize;
     info->max_storage_range = limits->maxStorageBufferRange;
     info->storage_alignment = limits->minStorageBufferOffsetAlignment;
+    if (limits->minTexelBufferOffsetAlignment <= TRN_TEXEL_BYTES)
+        info->max_texel_range = (uint64_t)TRN_TEXEL_BYTES * limits->maxTexelBufferElements;
     info->timestamp_ns = limits->timestampPeriod;
 }
 
@@ -315,6 +317,7 @@ void trn_device_describe(const trn_instance *instance, VkPhysicalDevice physical
     info->memory_bytes = memory.memoryProperties.memoryHeaps[heap].size;
     if (detail->memory_budget) info->memory_free = heap_free(instance, physical, heap);
     info->quirks = trn_quirks_of(info, detail);
+    if (!(info->quirks & TRN_QUIRK_TEXEL_LOADS)) info->max_texel_range = 0;
     if (info->quirks & TRN_QUIRK_NOMINAL_HEAP) {
         info->memory_bytes = trn_host_memory_total();
         info->memory_free = trn_host_memory_available();

@@ -37,6 +37,8 @@ typedef enum trn_quirk {
     TRN_QUIRK_EMULATED_FLOAT16 = 1 << 4, /* float16 arithmetic is slower than float32 (CPU drivers) */
     TRN_QUIRK_NOMINAL_HEAP =
         1 << 5, /* the size of its heap means nothing: device memory is the host's (llvmpipe) */
+    TRN_QUIRK_TEXEL_LOADS =
+        1 << 6, /* loads wait for stack memory lane by lane, those from texel buffers do not (old llvmpipe) */
 } trn_quirk;
 
 /* Matrices that the invocations of a subgroup multiply together: m by k and k by n values of float16 into m
@@ -58,7 +60,8 @@ typedef struct trn_device_info {
     uint32_t shared_memory_bytes, max_invocations, max_group_size[3], max_group_count[3];
     uint32_t push_constant_bytes;
     uint64_t max_storage_range, storage_alignment;
-    uint64_t max_allocation; /* one block of memory; Terrane never asks for more than 1 GiB at once */
+    uint64_t max_texel_range; /* bytes that a kernel can read as texels; 0: not offered on this device */
+    uint64_t max_allocation;  /* one block of memory; Terrane never asks for more than 1 GiB at once */
     uint64_t memory_bytes, memory_free; /* device-local heap; free is 0 when the driver does not tell */
     bool unified_memory;                /* device memory is host-visible: no staging */
     bool buffer_address, int64, float16, int8, storage16, timeline_semaphore;
@@ -165,6 +168,8 @@ typedef struct trn_kernel_desc {
     int macro_count;
     int buffers, scalars;   /* bindings and 32-bit scalars of a dispatch */
     uint32_t subgroup_size; /* required, where the device can require it; 0: as it comes */
+    int texels; /* the first so many bindings are texel buffers of vec4 as well (TRN_TEXELS); address access
+                   and max_texel_range only */
 } trn_kernel_desc;
 
 typedef struct trn_kernel trn_kernel; /* owned by the gpu, lives until trn_gpu_close */

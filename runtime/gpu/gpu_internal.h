@@ -151,9 +151,17 @@ struct trn_kernel {
     uint8_t key[32];
     char *name;
     VkPipeline pipeline;
-    int buffers, scalars;
+    int buffers, scalars, texels;
     int index; /* in trn_gpu.kernels; warm is kept there, as kernels are const to their users */
 };
+
+enum {
+    TRN_MAX_TEXELS = 3,  /* texel buffers of a kernel */
+    TRN_TEXEL_BYTES = 16 /* of one: four floats */
+};
+/* What a kernel's descriptors are, and how many it takes. */
+VkDescriptorType trn_descriptor_type(const trn_gpu *gpu);
+int trn_kernel_descriptors(const trn_gpu *gpu, const trn_kernel *kernel);
 
 /* SPIR-V of a shader's text under a description, from the disk cache or the compiler. malloc'd. */
 trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const char *text,
@@ -273,8 +281,9 @@ struct trn_gpu {
     trn_shader_pack *target; /* not NULL: the device is only described, and its kernels go there */
     VkPipelineCache pipeline_cache;
     bool pipeline_cache_changed;
+    /* by number of buffers; in address access by number of texel buffers */
     VkDescriptorSetLayout set_layouts[TRN_MAX_BINDINGS + 1];
-    VkPipelineLayout pipeline_layouts[TRN_MAX_BINDINGS + 1]; /* by number of buffers; [0] in address access */
+    VkPipelineLayout pipeline_layouts[TRN_MAX_BINDINGS + 1];
     trn_kernel **kernels;
     bool *kernels_warm; /* has run: what the driver compiles at the first run is compiled */
     size_t kernel_count, kernel_capacity, warm_capacity;

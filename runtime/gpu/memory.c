@@ -127,6 +127,7 @@ trn_status trn_block_create(trn_gpu *gpu, uint64_t size, trn_block_use use, trn_
                                .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
                                         VK_BUFFER_USAGE_TRANSFER_SRC_BIT | VK_BUFFER_USAGE_TRANSFER_DST_BIT};
     if (gpu->access == TRN_ACCESS_ADDRESS) info.usage |= VK_BUFFER_USAGE_SHADER_DEVICE_ADDRESS_BIT;
+    if (gpu->info.max_texel_range) info.usage |= VK_BUFFER_USAGE_UNIFORM_TEXEL_BUFFER_BIT;
     trn_status status = TRN_VK(gpu, err, vkCreateBuffer(gpu->device, &info, NULL, &block->buffer));
     if (status == TRN_OK) status = allocate(gpu, block, use, err);
     gpu->stats.memory_bytes += size; /* given back by destroy, also on failure */

@@ -10,12 +10,23 @@ static const char folder[] = "pipelines";
 
 /* ---- layouts and the driver's cache ---- */
 
+VkDescriptorType trn_descriptor_type(const trn_gpu *gpu)
+{
+    return gpu->access == TRN_ACCESS_STORAGE ? VK_DESCRIPTOR_TYPE_STORAGE_BUFFER
+                                             : VK_DESCRIPTOR_TYPE_UNIFORM_TEXEL_BUFFER;
+}
+
+int trn_kernel_descriptors(const trn_gpu *gpu, const trn_kernel *kernel)
+{
+    return gpu->access == TRN_ACCESS_STORAGE ? kernel->buffers : kernel->texels;
+}
+
 static trn_status create_layout(trn_gpu *gpu, int buffers, trn_error *err)
 {
     VkDescriptorSetLayoutBinding bindings[TRN_MAX_BINDINGS];
     for (int i = 0; i < buffers; i++)
         bindings[i] = (VkDescriptorSetLayoutBinding){.binding = (uint32_t)i,
-                                                     .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                                     .descriptorType = trn_descriptor_type(gpu),
                                                      .descriptorCount = 1,
                                                      .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT};
     VkDescriptorSetLayoutCreateInfo set = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
@@ -49,7 +60,9 @@ trn_status trn_pipelines_open(trn_gpu *gpu, trn_error *err)
     trn_status status =
         TRN_VK(gpu, err, vkCreatePipelineCache(gpu->device, &info, NULL, &gpu->pipeline_cache));
     free(data);
-    int last = gpu->access == TRN_ACCESS_STORAGE ? TRN_MAX_BINDINGS : 0;
+    int last = gpu->access == TRN_ACCESS_STORAGE ? TRN_MAX_BINDINGS
+               : gpu->info.max_texel_range       ? TRN_MAX_TEXELS
+                                                 : 0;
     for (int i = 0; status == TRN_OK && i <= last; i++)
         status = create_layout(gpu, i, err);
     return status;
@@ -117,7 +130,7 @@ static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, con
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main"},
-        .layout = gpu->pipeline_layouts[gpu->access == TRN_ACCESS_STORAGE ? desc->buffers : 0]};
+        .layout = gpu->pipeline_layouts[gpu->access == TRN_ACCESS_STORAGE ? desc->buffers : desc->texels]};
     if (gpu->statistics) info.flags |= VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR;
     status =
         TRN_VK(gpu, err, vkCreateComputePipelines(gpu->device, gpu->pipeline_cache, 1, &info, NULL, out));
@@ -128,7 +141,7 @@ static trn_status create_pipeline(trn_gpu *gpu, const trn_kernel_desc *desc, con
     return TRN_OK;
 }
 
-static trn_status check_desc(const trn_kernel_desc *desc, trn_error *err)
+static trn_status check_desc(const trn_gpu *gpu, const trn_kernel_desc *desc, trn_error *err)
 {
     if (!desc->shader) return trn_fail(err, TRN_ERR_ARGUMENT, "a kernel needs the name of a shader");
     if (desc->buffers < 1 || desc->buffers > TRN_MAX_BINDINGS || desc->scalars < 1 ||
@@ -138,6 +151,10 @@ static trn_status check_desc(const trn_kernel_desc *desc, trn_error *err)
             "kernel %s has %d buffers and %d scalars; 1 to %d and 1 to %d are possible, and 8 bytes each "
             "and 4 bytes each must fit into %d",
             desc->shader, desc->buffers, desc->scalars, TRN_MAX_BINDINGS, TRN_MAX_SCALARS, MAX_PUSH_BYTES);
+    bool can = gpu->access == TRN_ACCESS_ADDRESS && gpu->info.max_texel_range;
+    if (desc->texels < 0 || desc->texels > TRN_MIN(desc->buffers, can ? TRN_MAX_TEXELS : 0))
+        return trn_fail(err, TRN_ERR_ARGUMENT, "kernel %s reads %d buffers as texels; %d are possible here",
+                        desc->shader, desc->texels, can ? TRN_MAX_TEXELS : 0);
     return TRN_OK;
 }
 
@@ -161,7 +178,7 @@ trn_status trn_gpu_kernel_from_text(trn_gpu *gpu, const trn_kernel_desc *desc, c
     uint8_t key[32];
     *out = NULL;
     trn_status status = trn_gpu_alive(gpu, err);
-    if (status == TRN_OK) status = check_desc(desc, err);
+    if (status == TRN_OK) status = check_desc(gpu, desc, err);
     if (status != TRN_OK) return status;
     if (!trn_shader_key(gpu, desc, text, key)) return trn_fail_memory(err, strlen(text), "a shader's key");
     for (size_t i = 0; i < gpu->kernel_count; i++) {
@@ -180,6 +197,7 @@ trn_status trn_gpu_kernel_from_text(trn_gpu *gpu, const trn_kernel_desc *desc, c
     memcpy(kernel->key, key, sizeof key);
     kernel->buffers = desc->buffers;
     kernel->scalars = desc->scalars;
+    kernel->texels = desc->texels;
     status = build(gpu, desc, text, kernel, err);
     if (status != TRN_OK) goto fail;
     kernel->index = (int)gpu->kernel_count;

@@ -26,6 +26,7 @@ typedef struct op {
     double last;    /* in the last measured run */
     const char *label;
     VkDescriptorSet set;
+    VkBufferView views[TRN_MAX_TEXELS];
 } op;
 
 typedef struct item {
@@ -139,6 +140,18 @@ static trn_status check_binding(const trn_gpu *gpu, const trn_dispatch *dispatch
     return TRN_OK;
 }
 
+static trn_status check_texels(const trn_gpu *gpu, const trn_dispatch *dispatch, int i, trn_error *err)
+{
+    const trn_binding *b = &dispatch->bindings[i];
+    if ((b->buffer->offset + b->offset) % TRN_TEXEL_BYTES == 0 && b->size >= TRN_TEXEL_BYTES &&
+        b->size <= gpu->info.max_texel_range)
+        return TRN_OK;
+    return trn_fail(err, TRN_ERR_INTERNAL,
+                    "dispatch '%s': binding %d, %llu bytes at %llu, cannot be read as texels of %d bytes",
+                    dispatch->label ? dispatch->label : dispatch->kernel->name, i,
+                    (unsigned long long)b->size, (unsigned long long)b->offset, TRN_TEXEL_BYTES);
+}
+
 static trn_status check_dispatch(const trn_gpu *gpu, const trn_dispatch *dispatch, trn_error *err)
 {
     if (!dispatch->kernel) return trn_fail(err, TRN_ERR_INTERNAL, "a dispatch has no kernel");
@@ -153,6 +166,8 @@ static trn_status check_dispatch(const trn_gpu *gpu, const trn_dispatch *dispatc
     trn_status status = TRN_OK;
     for (int i = 0; status == TRN_OK && i < dispatch->kernel->buffers; i++)
         status = check_binding(gpu, dispatch, i, err);
+    for (int i = 0; status == TRN_OK && i < dispatch->kernel->texels; i++)
+        status = check_texels(gpu, dispatch, i, err);
     return status;
 }
 
@@ -328,13 +343,13 @@ static void record_item(trn_program *program, VkCommandBuffer commands, const it
 {
     trn_gpu *gpu = program->gpu;
     const op *o = &program->ops[it->op];
-    bool storage = gpu->access == TRN_ACCESS_STORAGE;
-    VkPipelineLayout layout = gpu->pipeline_layouts[storage ? o->kernel->buffers : 0];
+    int descriptors = trn_kernel_descriptors(gpu, o->kernel);
+    VkPipelineLayout layout = gpu->pipeline_layouts[descriptors];
     uint32_t first[3] = {0}, count[3] = {o->groups[0], o->groups[1], o->groups[2]};
     first[it->axis] = it->first;
     count[it->axis] = it->count;
     gpu->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, o->kernel->pipeline);
-    if (storage)
+    if (descriptors)
         gpu->vk.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, layout, 0, 1, &o->set, 0,
                                         NULL);
     gpu->vk.vkCmdPushConstants(commands, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, o->push_bytes, o->push);
@@ -399,47 +414,88 @@ static trn_status record(trn_program *program, segment *s, bool measured, trn_er
 
 /* ---- descriptors ---- */
 
+static void free_sets(trn_program *program)
+{
+    trn_gpu *gpu = program->gpu;
+    gpu->vk.vkDestroyDescriptorPool(gpu->device, program->descriptors, NULL);
+    program->descriptors = VK_NULL_HANDLE;
+    for (size_t i = 0; i < program->op_count; i++) {
+        op *o = &program->ops[i];
+        for (int v = 0; v < TRN_MAX_TEXELS; v++) {
+            gpu->vk.vkDestroyBufferView(gpu->device, o->views[v], NULL);
+            o->views[v] = VK_NULL_HANDLE;
+        }
+    }
+}
+
+static trn_status make_views(trn_program *program, op *o, trn_error *err)
+{
+    trn_gpu *gpu = program->gpu;
+    trn_status status = TRN_OK;
+    for (int i = 0; status == TRN_OK && i < o->kernel->texels; i++) {
+        const trn_binding *b = &o->bindings[i];
+        VkBufferViewCreateInfo info = {.sType = VK_STRUCTURE_TYPE_BUFFER_VIEW_CREATE_INFO,
+                                       .buffer = b->buffer->block->buffer,
+                                       .format = VK_FORMAT_R32G32B32A32_SFLOAT,
+                                       .offset = b->buffer->offset + b->offset,
+                                       .range = b->size / TRN_TEXEL_BYTES * TRN_TEXEL_BYTES};
+        status = TRN_VK(gpu, err, vkCreateBufferView(gpu->device, &info, NULL, &o->views[i]));
+    }
+    return status;
+}
+
 static void write_set(trn_program *program, const op *o)
 {
     VkDescriptorBufferInfo infos[TRN_MAX_BINDINGS];
     VkWriteDescriptorSet writes[TRN_MAX_BINDINGS];
-    for (int i = 0; i < o->kernel->buffers; i++) {
+    int count = trn_kernel_descriptors(program->gpu, o->kernel);
+    for (int i = 0; i < count; i++) {
         const trn_binding *b = &o->bindings[i];
         infos[i] = (VkDescriptorBufferInfo){b->buffer->block->buffer, b->buffer->offset + b->offset, b->size};
         writes[i] = (VkWriteDescriptorSet){.sType = VK_STRUCTURE_TYPE_WRITE_DESCRIPTOR_SET,
                                            .dstSet = o->set,
                                            .dstBinding = (uint32_t)i,
                                            .descriptorCount = 1,
-                                           .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                                           .pBufferInfo = &infos[i]};
+                                           .descriptorType = trn_descriptor_type(program->gpu),
+                                           .pBufferInfo = &infos[i],
+                                           .pTexelBufferView = i < TRN_MAX_TEXELS ? &o->views[i] : NULL};
     }
-    program->gpu->vk.vkUpdateDescriptorSets(program->gpu->device, (uint32_t)o->kernel->buffers, writes, 0,
-                                            NULL);
+    program->gpu->vk.vkUpdateDescriptorSets(program->gpu->device, (uint32_t)count, writes, 0, NULL);
+}
+
+static trn_status make_set(trn_program *program, op *o, trn_error *err)
+{
+    trn_gpu *gpu = program->gpu;
+    int count = trn_kernel_descriptors(gpu, o->kernel);
+    if (!count) return TRN_OK;
+    VkDescriptorSetAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
+                                        .descriptorPool = program->descriptors,
+                                        .descriptorSetCount = 1,
+                                        .pSetLayouts = &gpu->set_layouts[count]};
+    trn_status status = make_views(program, o, err);
+    if (status == TRN_OK) status = TRN_VK(gpu, err, vkAllocateDescriptorSets(gpu->device, &info, &o->set));
+    if (status == TRN_OK) write_set(program, o);
+    return status;
 }
 
 static trn_status make_sets(trn_program *program, trn_error *err)
 {
     trn_gpu *gpu = program->gpu;
-    if (gpu->access == TRN_ACCESS_ADDRESS || program->descriptors) return TRN_OK;
+    if (program->descriptors) return TRN_OK;
     uint32_t bindings = 0;
     for (size_t i = 0; i < program->op_count; i++)
-        bindings += (uint32_t)program->ops[i].kernel->buffers;
-    VkDescriptorPoolSize size = {VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, bindings};
+        bindings += (uint32_t)trn_kernel_descriptors(gpu, program->ops[i].kernel);
+    if (!bindings) return TRN_OK;
+    VkDescriptorPoolSize size = {trn_descriptor_type(gpu), bindings};
     VkDescriptorPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                                        .maxSets = (uint32_t)program->op_count,
                                        .poolSizeCount = 1,
                                        .pPoolSizes = &size};
     trn_status status =
         TRN_VK(gpu, err, vkCreateDescriptorPool(gpu->device, &pool, NULL, &program->descriptors));
-    for (size_t i = 0; status == TRN_OK && i < program->op_count; i++) {
-        op *o = &program->ops[i];
-        VkDescriptorSetAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_ALLOCATE_INFO,
-                                            .descriptorPool = program->descriptors,
-                                            .descriptorSetCount = 1,
-                                            .pSetLayouts = &gpu->set_layouts[o->kernel->buffers]};
-        status = TRN_VK(gpu, err, vkAllocateDescriptorSets(gpu->device, &info, &o->set));
-        if (status == TRN_OK) write_set(program, o);
-    }
+    for (size_t i = 0; status == TRN_OK && i < program->op_count; i++)
+        status = make_set(program, &program->ops[i], err);
+    if (status != TRN_OK) free_sets(program);
     return status;
 }
 
@@ -472,8 +528,7 @@ static trn_status drop_plan(trn_program *program, trn_error *err)
     trn_status status = trn_gpu_wait(gpu, program->ticket, err);
     if (status != TRN_OK) return status;
     free_segments(program);
-    gpu->vk.vkDestroyDescriptorPool(gpu->device, program->descriptors, NULL);
-    program->descriptors = VK_NULL_HANDLE;
+    free_sets(program);
     return TRN_OK;
 }
 
@@ -732,7 +787,7 @@ void trn_program_destroy(trn_program *program)
         trn_log(TRN_LOG_DEBUG, "program %s freed on a failed device: %s", program->label, err.message);
     gpu->vk.vkDestroyCommandPool(gpu->device, program->pool, NULL); /* with all command buffers */
     gpu->vk.vkDestroyQueryPool(gpu->device, program->queries, NULL);
-    gpu->vk.vkDestroyDescriptorPool(gpu->device, program->descriptors, NULL);
+    free_sets(program);
     free(program->ops);
     free(program->buffers);
     free(program->items);

@@ -45,6 +45,7 @@ uint32_t trn_shader_subgroup_size(const trn_gpu *gpu, const trn_kernel_desc *des
 void trn_shader_add_source(const trn_kernel_desc *desc, const char *text, trn_text *out)
 {
     trn_text_printf(out, "buffers %d scalars %d\n%s\n", desc->buffers, desc->scalars, desc->shader);
+    if (desc->texels) trn_text_printf(out, "texels %d\n", desc->texels);
     for (int i = 0; i < desc->macro_count; i++)
         trn_text_printf(out, "#%s=%s\n", desc->macros[i].name,
                         desc->macros[i].value ? desc->macros[i].value : "");
@@ -152,6 +153,7 @@ static void define_device(const trn_gpu *gpu, const trn_kernel_desc *desc, bool 
     snprintf(text, sizeof text, "%u", trn_shader_subgroup_size(gpu, desc));
     define(options, "TRN_SUBGROUP_SIZE", text);
     if (packable) return;
+    if (desc->texels) define(options, "TRN_TEXELS", "1");
     if (gpu->info.type == TRN_DEVICE_CPU && gpu->info.driver_id == VK_DRIVER_ID_MESA_LLVMPIPE)
         define(options, "TRN_CPU_LANES", "1");
     for (unsigned bit = 0; trn_quirk_name(bit); bit++) {

@@ -210,6 +210,7 @@ uint64_t trn_kernel_hash(const trn_step *step, const char *generated)
     uint64_t hash = hash_text(generated, hash_text(step->shader, TRN_FNV_SEED));
     for (int i = 0; i < step->macro_count; i++)
         hash = hash_text(step->macros[i].value, hash_text(step->macros[i].name, hash));
+    hash = trn_fnv1a64(&step->texels, sizeof step->texels, hash);
     return trn_fnv1a64(&step->subgroup_size, sizeof step->subgroup_size, hash);
 }
 

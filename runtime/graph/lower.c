@@ -109,7 +109,8 @@ trn_kernel_desc trn_lowered_kernel(const trn_lowered_step *lowered)
                              .macro_count = step->macro_count,
                              .buffers = step->operand_count,
                              .scalars = step->scalar_count,
-                             .subgroup_size = step->subgroup_size};
+                             .subgroup_size = step->subgroup_size,
+                             .texels = step->texels};
 }
 
 /* A tensor that is not of the graph: ids go on behind the graph's. */

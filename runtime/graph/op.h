@@ -64,6 +64,7 @@ typedef struct trn_step {
     int scalar_count;
     uint32_t groups[3];
     uint32_t subgroup_size; /* required; 0: any */
+    int texels;             /* the first so many operands are read as texels, too: trn_kernel_desc */
     double flops, bytes;
     bool epilogue;
 } trn_step;

@@ -88,6 +88,7 @@ static void key_of_step(const trn_exec *exec, const trn_lowered_step *lowered, c
         add_text(&hash, step->macros[i].value);
     }
     add_number(&hash, step->subgroup_size);
+    add_number(&hash, (uint64_t)step->texels);
     add(&hash, step->scalars, (size_t)step->scalar_count * sizeof *step->scalars);
     add(&hash, step->groups, sizeof step->groups);
     for (int i = 0; i < step->operand_count; i++) {

@@ -60,9 +60,9 @@ int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
 void trn_matmul_cpu_add(const trn_device_info *info, trn_matmul_tiling tiling, trn_matmul_tiling *out,
                         int room, int *count);
 void trn_matmul_cpu_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t);
-/* Adds the kernels for CPU drivers that load lane by lane. */
-void trn_matmul_lanes_add(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
-                          int room, int *count);
+/* Adds the kernels for CPU drivers that load lane by lane. constant: b is packed once, at compile time. */
+void trn_matmul_lanes_add(const trn_device_info *info, const trn_matmul_attr *attr, bool constant, bool half,
+                          trn_matmul_tiling *out, int room, int *count);
 
 /* Of the operator's variants: whether they can run on the device. */
 bool trn_matmul_tiles_applies(const trn_gpu *gpu, char why_not[128]);

@@ -115,6 +115,7 @@ int trn_matmul_cpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     int count = 0;
     /* "uniform" has no loads of float16 */
     if (!half && trn_uniform_loads_apply(gpu, why_not)) add_uniform(info, attr, out, room, &count);
-    if (trn_wide_lanes_apply(gpu, why_not)) trn_matmul_lanes_add(info, attr, out, room, &count);
+    if (trn_wide_lanes_apply(gpu, why_not))
+        trn_matmul_lanes_add(info, attr, node->inputs[1]->constant, half, out, room, &count);
     return count;
 }
