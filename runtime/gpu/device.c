@@ -244,7 +244,7 @@ static void describe_features(const trn_instance *instance, VkPhysicalDevice phy
     }
     VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
-    if (has_name(extensions, matrix_extension)) {
+    if (has_name(extensions, matrix_extension) && !instance->hides_matrices) {
         matrix.pNext = all.pNext;
         all.pNext = &matrix;
     }

@@ -24,7 +24,8 @@ typedef struct trn_instance {
     VkInstance handle;
     VkDebugUtilsMessengerEXT messenger;
     bool validation, abort_on_message;
-    atomic_ullong messages;    /* validation warnings and errors so far */
+    bool hides_matrices;    /* the validation layer is older than cooperative matrices, and would complain */
+    atomic_ullong messages; /* validation warnings and errors so far */
     atomic_flag message_taken; /* guards first_message */
     char first_message[512];   /* of those not yet reported */
 #define TRN_DECLARE(name) PFN_vk##name name;

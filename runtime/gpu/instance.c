@@ -30,17 +30,17 @@ static trn_status load_loader(trn_error *err)
     return TRN_OK;
 }
 
-static bool has_layer(const char *name)
+/* The version of Vulkan that a layer was written for, 0 when it is not installed. */
+static uint32_t layer_version(const char *name)
 {
-    uint32_t count = 0;
-    bool found = false;
-    if (vkEnumerateInstanceLayerProperties(&count, NULL) != VK_SUCCESS || !count) return false;
+    uint32_t count = 0, version = 0;
+    if (vkEnumerateInstanceLayerProperties(&count, NULL) != VK_SUCCESS || !count) return 0;
     VkLayerProperties *layers = calloc(count, sizeof *layers);
     if (layers && vkEnumerateInstanceLayerProperties(&count, layers) >= 0)
-        for (uint32_t i = 0; i < count && !found; i++)
-            found = !strcmp(layers[i].layerName, name);
+        for (uint32_t i = 0; i < count && !version; i++)
+            if (!strcmp(layers[i].layerName, name)) version = layers[i].specVersion;
     free(layers);
-    return found;
+    return version;
 }
 
 static bool has_extension(const char *layer, const char *name)
@@ -121,12 +121,14 @@ static trn_status create_handle(trn_instance *instance, trn_error *err)
     };
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO, .pApplicationInfo = &app};
     if (instance->validation) {
-        if (!has_layer(validation_layer))
+        uint32_t known = layer_version(validation_layer);
+        if (!known)
             return trn_fail(
                 err, TRN_ERR_DEVICE,
                 "validation is asked for, but %s is not installed. On Debian or Ubuntu: apt install "
                 "vulkan-validationlayers",
                 validation_layer);
+        instance->hides_matrices = known < VK_MAKE_API_VERSION(0, 1, 3, 255);
         layers[layer_count++] = validation_layer;
         extensions[extension_count++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
         info.pNext = &messenger;
