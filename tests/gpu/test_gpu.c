@@ -604,6 +604,55 @@ static void refuses_wrong_kernels(void **state)
     trn_gpu_close(gpu);
 }
 
+/* A buffer read as texels, from an offset on, gives what an address gives; nothing lies behind its end. */
+static void reads_texels(void **state)
+{
+    (void)state;
+    enum { COUNT = 64 };
+    static const char text[] =
+        "#define BUFFERS(B) B(0, Vec4, x) B(1, Vec4, y)\n#define SCALARS uint count;\n"
+        "#include \"terrane.glsl\"\nlayout(set = 0, binding = 0) uniform samplerBuffer x_texels;\n"
+        "layout(local_size_x = 16) in;\n"
+        "void main() { uint i = INVOCATION_INDEX; if (i < p.count) AT(y, i) = texelFetch(x_texels, int(i)) + "
+        "(i * 4u < 32u ? AT(x, i) : vec4(1)); }\n";
+    trn_error err = {0};
+    trn_gpu *gpu = open_with((trn_gpu_options){0});
+    trn_kernel_desc desc = {.shader = "texels", .buffers = 2, .scalars = 1, .texels = 1};
+    const trn_kernel *kernel;
+    if (trn_gpu_access(gpu) != TRN_ACCESS_ADDRESS || !trn_gpu_info(gpu)->max_texel_range) {
+        assert_trn_fails(trn_gpu_kernel_from_text(gpu, &desc, text, &kernel, &err), TRN_ERR_ARGUMENT, err,
+                         "texels");
+        trn_gpu_close(gpu);
+        return;
+    }
+    kernel = kernel_of(gpu, desc, text);
+    trn_gpu_buffer *x = make(gpu, 4 * COUNT, "x"), *y = make(gpu, 4 * COUNT, "y");
+    float values[COUNT], got[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        values[i] = (float)i;
+    assert_trn_ok(trn_gpu_write(gpu, x, 0, values, sizeof values, &err), err);
+    trn_program *program;
+    assert_trn_ok(trn_program_create(gpu, "texels", &program, &err), err);
+    trn_dispatch d = {.kernel = kernel,
+                      .bindings = {{x, 64, 128, false}, {y, 0, 4 * COUNT, true}},
+                      .scalars = {{.u = COUNT / 4}},
+                      .groups = {1, 1, 1}};
+    d.bindings[0].offset = 4;
+    assert_trn_fails(trn_program_add(program, &d, &err), TRN_ERR_INTERNAL, err, "texels of 16 bytes");
+    d.bindings[0].offset = 64;
+    for (int run = 0; run < 2; run++) { /* the second plan makes its views anew */
+        assert_trn_ok(trn_program_add(program, &d, &err), err);
+        assert_trn_ok(trn_program_run(program, NULL, &err), err);
+        assert_trn_ok(trn_gpu_read(gpu, y, 0, got, sizeof got, &err), err);
+        for (int i = 0; i < COUNT; i++)
+            assert_true(got[i] == (i < 32 ? 2 * values[i + 16] : 1));
+    }
+    trn_program_destroy(program);
+    trn_gpu_buffer_destroy(gpu, x);
+    trn_gpu_buffer_destroy(gpu, y);
+    trn_gpu_close(gpu);
+}
+
 /* Macros, generated text, and those macros that the device sets reach the shader. */
 static void check_macros(trn_gpu *gpu)
 {
@@ -969,6 +1018,7 @@ int main(void)
         cmocka_unit_test(stops_on_request),
         cmocka_unit_test(refuses_wrong_dispatches),
         cmocka_unit_test(refuses_wrong_kernels),
+        cmocka_unit_test(reads_texels),
         cmocka_unit_test(refuses_mismatches),
         cmocka_unit_test(passes_macros),
         cmocka_unit_test(caches_shaders),
