@@ -36,6 +36,7 @@
 layout(local_size_x = SG) in;
 // Offsets from a reference must be literals: they become part of the instruction.
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer RowRef { float at[UK]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) buffer PanelRef { float at[UK * TM]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) buffer LanesRef { float at[UK * SG * TN]; };
 
 layout(buffer_reference, std430, buffer_reference_align = 2) buffer LineRef { float at[SG * TN]; };
@@ -87,7 +88,9 @@ void main()
     bool extra = part >= p.K;
     part = extra ? 0u : part;
     uint k_end = min(part + p.k_part, p.K);
-#ifdef A_COLUMNS // columns behind the last are those of the next row, or of what lies behind a: nobody looks at their sums
+#ifdef A_PANELS // [M / TM][K][TM]
+    uint64_t a_at = uint64_t(p.a) + 4ul * (batch * p.a_batch + (row / TM * p.K + part) * TM), a_step = 4ul * TM;
+#elif defined A_COLUMNS // columns behind the last are those of the next row, or of what lies behind a: nobody looks at their sums
     uint64_t a_at = uint64_t(p.a) + 4ul * (batch * p.a_batch + part * p.M + row), a_step = 4ul * p.M;
 #else
     uint64_t a_at[TM];
@@ -135,14 +138,16 @@ void main()
             b_now += B_STEP;
 #endif
             [[unroll]] for (int i = 0; i < TM; i++) {
-#ifdef A_COLUMNS
+#ifdef A_PANELS
+                float value = PanelRef(a_now).at[kk * TM + i];
+#elif defined A_COLUMNS
                 float value = RowRef(a_now).at[i];
 #else
                 float value = RowRef(a_at[i] + a_offset).at[kk];
 #endif
                 [[unroll]] for (int j = 0; j < TN; j++) sum[i][j] += value * bv[j];
             }
-#ifdef A_COLUMNS
+#if defined A_COLUMNS && !defined A_PANELS
             a_now += A_STEP;
 #endif
         }

@@ -236,6 +236,17 @@ static void case_nn_aligned(trn_graph *graph)
     case_product(graph, TRN_SHAPE(66, 64), TRN_SHAPE(64, 132), false, false);
 }
 
+/* enough rows for copies of the operands to pay */
+static void case_nn_far(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(131, 35), TRN_SHAPE(35, 165), false, false);
+}
+
+static void case_tn_far(trn_graph *graph)
+{
+    case_product(graph, TRN_SHAPE(37, 515), TRN_SHAPE(37, 175), true, false);
+}
+
 static void case_tn(trn_graph *graph)
 {
     case_product(graph, TRN_SHAPE(21, 34), TRN_SHAPE(21, 9), true, false);
@@ -392,6 +403,8 @@ static const trn_op_case cases[] = {
     {"a b^T", case_nt, 0},
     {"a b", case_nn, 0},
     {"a b, whole vec4s", case_nn_aligned, 0},
+    {"a b, rows far apart", case_nn_far, 0},
+    {"transposed, rows far apart", case_tn_far, 0},
     {"a^T b", case_tn, 0},
     {"transposed, 5003 long", case_tn_long, 0},
     {"transposed batches", case_tn_batched, 0},

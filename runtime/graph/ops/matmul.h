@@ -42,6 +42,7 @@ struct trn_matmul_tiling {
     int stages;              /* tiles that lie in shared memory at once: 1 or 2 */
     trn_matrix_shape matrix; /* of a cooperative matrix; tm and tn are then of a subgroup */
     bool a_columns;          /* a is read as [K,M]; else a copy of it is */
+    bool a_panels;           /* a is read in panels of bm rows, packed as b's are */
     bool panels;             /* b is read in panels of bn columns, packed once if b is constant */
     bool packs;              /* although the kernel could read b as it lies */
     /* adds the macros of the shader, and its scalars behind the common ones */

@@ -2,7 +2,11 @@
  * along N, weights in panels, no shared memory. */
 #include "matmul.h"
 
-enum { CACHED_BYTES = 1 << 18 /* of b that a core keeps at hand beside all else */ };
+enum {
+    CACHED_BYTES = 1 << 18, /* of b that a core keeps at hand beside all else */
+    PAYING_ROWS = 128,      /* that use a packed value */
+    FAR_COLUMNS = 512,      /* values between rows */
+};
 
 void trn_matmul_cpu_macros(trn_lower *lower, trn_step *step, const trn_matmul_tiling *t)
 {
@@ -22,6 +26,7 @@ static void finish_uniform(trn_lower *lower, trn_step *step, const trn_node *nod
     trn_matmul_macro(lower, step, "UK", t->bk);
     if (attr->k % t->bk == 0) trn_matmul_macro(lower, step, "WHOLE_ROUNDS", 1);
     if (t->panels) trn_matmul_macro(lower, step, "PANELS", 1);
+    if (t->a_panels) trn_matmul_macro(lower, step, "A_PANELS", 1);
     if (attr->n * attr->k * 4 <= CACHED_BYTES) trn_matmul_macro(lower, step, "COLUMNS_FIRST", 1);
     trn_step_uint(step, t->panels ? t->bn * attr->k : t->bn);
     trn_step_uint(step, t->panels ? t->bn : attr->n);
@@ -42,6 +47,7 @@ static trn_matmul_tiling uniform_tiling(const trn_device_info *info, const trn_m
                            .bn = tn * sg,
                            .bk = 16,
                            .a_columns = attr->a_columns,
+                           .a_panels = panels && attr->a_columns,
                            .panels = panels,
                            .packs = panels && attr->b_rows,
                            .finish = finish_uniform};
@@ -91,18 +97,29 @@ void trn_matmul_cpu_add(const trn_device_info *info, trn_matmul_tiling tiling, t
     out[(*count)++] = tiling;
 }
 
+/* Rows of an operand that lie far apart cost more than a copy, where each is used often. */
+static bool packing_pays(const trn_matmul_attr *attr)
+{
+    if (!attr->b_rows) return true;
+    if (!attr->a_columns) return attr->m >= PAYING_ROWS && attr->n >= PAYING_ROWS;
+    return TRN_MAX(attr->m, attr->n) >= FAR_COLUMNS && attr->m * attr->n >= PAYING_ROWS * (attr->m + attr->n);
+}
+
 static void add_uniform(const trn_device_info *info, const trn_matmul_attr *attr, trn_matmul_tiling *out,
                         int room, int *count)
 {
     int order[TRN_COUNT(uniform_shapes)];
     order_shapes(info, attr, order);
+    const struct uniform_shape *best = &uniform_shapes[order[0]];
+    bool packs = packing_pays(attr);
+    if (attr->b_rows && packs)
+        trn_matmul_cpu_add(info, uniform_tiling(info, attr, best->tm, best->tn, true), out, room, count);
     for (size_t i = 0; i < TRN_COUNT(order); i++) {
         const struct uniform_shape *shape = &uniform_shapes[order[i]];
         trn_matmul_cpu_add(info, uniform_tiling(info, attr, shape->tm, shape->tn, !attr->b_rows), out, room,
                            count);
     }
-    const struct uniform_shape *best = &uniform_shapes[order[0]];
-    if (attr->b_rows)
+    if (attr->b_rows && !packs)
         trn_matmul_cpu_add(info, uniform_tiling(info, attr, best->tm, best->tn, true), out, room, count);
 }
 

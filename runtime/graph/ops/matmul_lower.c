@@ -28,7 +28,7 @@ static int64_t parts_of(const trn_device_info *info, const trn_matmul_attr *attr
     parts = TRN_MAX(parts, 1);
     /* rows of b that come again for the next rows of a are in the cache still; partial sums take no more than
      * the operands do */
-    if (t->cpu && attr->b_rows && !t->panels)
+    if (t->cpu && attr->b_rows && (!t->panels || t->a_panels))
         parts = TRN_MAX(parts, TRN_MIN(attr->k / CACHED_K, attr->k / attr->m + attr->k / attr->n));
     if (info->quirks & TRN_QUIRK_LOOP_LIMIT) parts = TRN_MAX(parts, (attr->k + t->k_limit - 1) / t->k_limit);
     return parts;
@@ -52,57 +52,80 @@ static trn_status lower_reduce(trn_lower *lower, const trn_node *node, trn_tenso
     return trn_step_elements(lower, &step, node->out->count, err);
 }
 
-/* Fills panels of `columns` from b. */
-static trn_status add_packing(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
-                              trn_tensor *panels, const char *reason, trn_error *err)
+/* An operand in panels, as matmul_uniform.comp reads it. */
+typedef struct panel_form {
+    trn_tensor *from;
+    int64_t rows, k, batch; /* of the product, by batch */
+    bool along_k;           /* neighbours in memory are of one row */
+    int width;
+} panel_form;
+
+static panel_form form_of(const trn_node *node, const trn_matmul_tiling *t, int operand)
 {
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
-    int64_t tiles_n = (attr->n + t->bn - 1) / t->bn, chunks = (attr->k + PACK_ROWS - 1) / PACK_ROWS;
-    int64_t groups = (attr->b_shared ? 1 : attr->batch) * tiles_n * chunks;
-    const int64_t scalars[] = {attr->n,
-                               attr->k,
-                               t->bn,
-                               tiles_n,
-                               chunks,
-                               groups,
-                               attr->n * attr->k,
-                               attr->b_rows ? 1 : attr->k,
-                               attr->b_rows ? attr->n : 1};
+    return (panel_form){.from = node->inputs[operand],
+                        .rows = operand ? attr->n : attr->m,
+                        .k = attr->k,
+                        .batch = operand && attr->b_shared ? 1 : attr->batch,
+                        .along_k = operand ? !attr->b_rows : !attr->a_columns,
+                        .width = operand ? t->bn : t->bm};
+}
+
+static trn_status add_packing(trn_lower *lower, const panel_form *form, int lanes, trn_tensor *panels,
+                              const char *reason, trn_error *err)
+{
+    int64_t tiles = (form->rows + form->width - 1) / form->width, padded = tiles * form->width;
+    int64_t near = form->along_k ? form->k : padded, far = form->along_k ? padded : form->k;
+    int64_t each = !form->along_k && form->width % lanes == 0 ? form->width : lanes;
+    int64_t across = (near + each - 1) / each, along = (far + PACK_ROWS - 1) / PACK_ROWS;
+    int64_t groups = form->batch * across * along;
+    const int64_t scalars[] = {form->rows, form->k, tiles, across, along, groups, form->rows * form->k};
+    char why_not[128];
     trn_step step = {.shader = "matmul_pack.comp", .variant = "pack", .reason = reason};
-    trn_step_read(&step, node->inputs[1]);
+    trn_step_read(&step, form->from);
     trn_step_write(&step, panels);
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(&step, scalars[i]);
-    trn_matmul_macro(lower, &step, "LANES", t->lanes);
+    trn_matmul_macro(lower, &step, "LANES", lanes);
+    trn_matmul_macro(lower, &step, "WIDTH", form->width);
+    if (!form->along_k) trn_matmul_macro(lower, &step, "ALONG_N", 1);
+    if (trn_uniform_loads_apply(trn_lower_gpu(lower), why_not)) {
+        trn_matmul_macro(lower, &step, "UNIFORM", 1);
+        step.subgroup_size = (uint32_t)lanes;
+    }
     trn_lower_groups(&step, groups);
     return trn_lower_step(lower, &step, err);
 }
 
-/* b in panels of the tiling's columns: made once when it is a constant, else in every run. NULL with err set.
- */
-static trn_tensor *panels_of(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
-                             trn_error *err)
+/* Made once when the operand is a constant, else in every run. NULL with err set. */
+static trn_tensor *panels_of(trn_lower *lower, const panel_form *form, int lanes, trn_error *err)
 {
-    const trn_matmul_attr *attr = trn_matmul_attr_of(node);
-    int64_t count = (attr->n + t->bn - 1) / t->bn * t->bn * attr->k * (attr->b_shared ? 1 : attr->batch);
+    int64_t count = (form->rows + form->width - 1) / form->width * form->width * form->k * form->batch;
     uint64_t bytes = 4 * (uint64_t)count + PANEL_SLACK;
     trn_status status;
-    if (!node->inputs[1]->constant) {
+    if (!form->from->constant) {
         trn_tensor *panels = trn_lower_temporary(lower, bytes, err);
         if (!panels) return NULL;
-        status = add_packing(lower, node, t, panels, "for this product", err);
+        status = add_packing(lower, form, lanes, panels, "for this product", err);
         return status == TRN_OK ? panels : NULL;
     }
     bool is_new = false;
-    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld%s", t->bn, (long long)attr->k,
-                                          attr->b_rows ? ", from rows" : "");
-    trn_tensor *panels =
-        layout ? trn_lower_packed(lower, node->inputs[1], layout, bytes, &is_new, err) : NULL;
+    const char *layout = trn_lower_printf(lower, "panels of %d columns of %lld%s", form->width,
+                                          (long long)form->k, form->along_k ? "" : ", from rows");
+    trn_tensor *panels = layout ? trn_lower_packed(lower, form->from, layout, bytes, &is_new, err) : NULL;
     if (!panels || !is_new) return panels;
     trn_lower_setup_begin(lower);
-    status = add_packing(lower, node, t, panels, "once, for constant weights", err);
+    status = add_packing(lower, form, lanes, panels, "once, for constant weights", err);
     trn_lower_setup_end(lower);
     return status == TRN_OK ? panels : NULL;
+}
+
+/* One of the operands, in panels. */
+static trn_tensor *packed_operand(trn_lower *lower, const trn_node *node, const trn_matmul_tiling *t,
+                                  int operand, trn_error *err)
+{
+    panel_form form = form_of(node, t, operand);
+    return panels_of(lower, &form, t->lanes, err);
 }
 
 /* a and b as the kernel reads them. */
@@ -111,11 +134,13 @@ static trn_status add_operands(trn_lower *lower, const trn_node *node, const trn
 {
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     trn_tensor *a = node->inputs[0], *b = node->inputs[1];
-    if (attr->a_columns && !t->a_columns)
+    if (t->a_panels)
+        a = packed_operand(lower, node, t, 0, err);
+    else if (attr->a_columns && !t->a_columns)
         a = trn_lower_transposed(lower, a, attr->batch, attr->k, attr->m, err);
     if (!a) return err ? err->code : TRN_ERR_MEMORY;
     trn_step_read(step, a);
-    if (t->panels) b = panels_of(lower, node, t, err);
+    if (t->panels) b = packed_operand(lower, node, t, 1, err);
     if (!b) return err && err->code != TRN_OK ? err->code : trn_fail_memory(err, 64, "packing weights");
     trn_step_read(step, b);
     return TRN_OK;
@@ -130,7 +155,8 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn
     int64_t parts = parts_of(trn_lower_device(lower), attr, t, tiles);
     int64_t k_part = ((attr->k + parts - 1) / parts + t->bk - 1) / t->bk * t->bk;
     parts = (attr->k + k_part - 1) / k_part;
-    int64_t b_columns = t->panels ? tiles_n * t->bn : attr->n;
+    int64_t a_rows = t->a_panels ? tiles_m * t->bm : attr->m,
+            b_columns = t->panels ? tiles_n * t->bn : attr->n;
     double flops, bytes;
     trn_matmul_cost(node, &flops, &bytes);
     trn_step step = {.shader = t->shader,
@@ -147,8 +173,8 @@ static trn_status lower_tiling(trn_lower *lower, const trn_node *node, const trn
     if (status != TRN_OK) return status;
     trn_step_write(&step, partial ? partial : trn_lower_output(lower, node));
     const int64_t scalars[] = {
-        attr->m, attr->n,     attr->k,           tiles_m,
-        tiles_n, attr->batch, attr->m * attr->k, attr->b_shared ? 0 : b_columns * attr->k,
+        attr->m, attr->n,     attr->k,          tiles_m,
+        tiles_n, attr->batch, a_rows * attr->k, attr->b_shared ? 0 : b_columns * attr->k,
         k_part};
     for (size_t i = 0; i < TRN_COUNT(scalars); i++)
         trn_step_uint(&step, scalars[i]);
