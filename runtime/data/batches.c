@@ -325,16 +325,39 @@ static void lend(trn_batches *batches, trn_batch *out)
     batches->lent = true;
 }
 
+static void take_back(trn_batches *batches)
+{
+    if (!batches->lent) return;
+    batches->lent = false;
+    batches->taken++;
+    pthread_cond_broadcast(&batches->work);
+}
+
+bool trn_batches_wait(trn_batches *batches, int milliseconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    long long ns = until.tv_nsec + milliseconds * 1000000LL;
+    until.tv_sec += (time_t)(ns / 1000000000);
+    until.tv_nsec = (long)(ns % 1000000000);
+    bool in_time = true, there = false;
+    pthread_mutex_lock(&batches->lock);
+    take_back(batches);
+    while (in_time && !there) {
+        there = !batches->started || batches->cancelled || batches->taken >= batches->batch_count ||
+                is_complete(batches, batches->taken);
+        if (!there) in_time = pthread_cond_timedwait(&batches->done, &batches->lock, &until) == 0;
+    }
+    pthread_mutex_unlock(&batches->lock);
+    return there;
+}
+
 trn_status trn_batches_next(trn_batches *batches, trn_batch *out, trn_error *err)
 {
     trn_status status = TRN_OK;
     *out = (trn_batch){0};
     pthread_mutex_lock(&batches->lock);
-    if (batches->lent) {
-        batches->lent = false;
-        batches->taken++;
-        pthread_cond_broadcast(&batches->work);
-    }
+    take_back(batches);
     while (batches->started && !batches->cancelled && batches->taken < batches->batch_count &&
            !is_complete(batches, batches->taken))
         pthread_cond_wait(&batches->done, &batches->lock);

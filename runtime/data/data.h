@@ -249,6 +249,8 @@ trn_status trn_batches_start_at(trn_batches *batches, uint64_t epoch, size_t fir
 /* The next batch of the epoch; valid until the next call with these batches. A sample that cannot be read
  * fails the call that would return its batch, and all after it until a new epoch begins. */
 trn_status trn_batches_next(trn_batches *batches, trn_batch *out, trn_error *err);
+/* Waits up to `milliseconds` until the next batch is there: whether trn_batches_next would answer at once. */
+bool trn_batches_wait(trn_batches *batches, int milliseconds);
 /* Makes trn_batches_next return TRN_ERR_CANCELLED, also one that waits, until a new epoch begins. */
 void trn_batches_cancel(trn_batches *batches);
 void trn_batches_close(trn_batches *batches); /* NULL is fine */

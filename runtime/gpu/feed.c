@@ -27,15 +27,15 @@ typedef struct handed {
 
 struct trn_feed {
     trn_gpu *gpu;
-    trn_program *program;
-    trn_feed_port *ports; /* [inputs, then outputs] */
+    trn_program *program, *after; /* after: NULL, or the second half of a run */
+    trn_feed_port *ports;         /* [inputs, then outputs] */
     size_t input_count, port_count;
     VkCommandPool pool;
     seat *seats;
     int depth;
     int *queue; /* [depth] seats whose runs are not handed over whole, the oldest first */
     int queue_count;
-    size_t part; /* of the oldest: 0 is its load, then the program's submissions, then its store */
+    size_t part; /* of the oldest: 0 is its load, then the programs' submissions, then its store */
     handed ahead[MAX_AHEAD];
     size_t ahead_count;
     uint64_t last_ticket;
@@ -152,9 +152,9 @@ static trn_status take_ports(trn_feed *feed, const trn_feed_port *inputs, size_t
     return status;
 }
 
-trn_status trn_feed_create(trn_gpu *gpu, trn_program *program, const trn_feed_port *inputs,
-                           size_t input_count, const trn_feed_port *outputs, size_t output_count, int depth,
-                           trn_feed **out, trn_error *err)
+trn_status trn_feed_create(trn_gpu *gpu, trn_program *program, trn_program *after,
+                           const trn_feed_port *inputs, size_t input_count, const trn_feed_port *outputs,
+                           size_t output_count, int depth, trn_feed **out, trn_error *err)
 {
     *out = NULL;
     trn_status status = trn_gpu_alive(gpu, err);
@@ -166,6 +166,7 @@ trn_status trn_feed_create(trn_gpu *gpu, trn_program *program, const trn_feed_po
                                     .queueFamilyIndex = gpu->detail.queue_family};
     feed->gpu = gpu;
     feed->program = program;
+    feed->after = after;
     feed->seats = calloc((size_t)depth, sizeof *feed->seats);
     feed->queue = calloc((size_t)depth, sizeof *feed->queue);
     feed->depth = depth;
@@ -251,15 +252,18 @@ static trn_status submit_copy(trn_feed *feed, VkCommandBuffer commands, uint64_t
 static trn_status hand_over(trn_feed *feed, trn_error *err)
 {
     seat *s = &feed->seats[feed->queue[0]];
-    size_t parts = 0;
+    size_t parts = 0, more = 0;
     handed next = {0};
     trn_status status = trn_program_parts(feed->program, &parts, err);
+    if (status == TRN_OK && feed->after) status = trn_program_parts(feed->after, &more, err);
     if (status != TRN_OK) return status;
-    bool last = feed->part == parts + 1;
+    bool last = feed->part == parts + more + 1, behind = feed->part > parts;
     if (feed->part == 0 || last)
         status = submit_copy(feed, last ? s->store : s->load, &next.ticket, err);
     else
-        status = trn_program_submit_part(feed->program, feed->part - 1, &next.ticket, &next.seconds, err);
+        status =
+            trn_program_submit_part(behind ? feed->after : feed->program,
+                                    feed->part - 1 - (behind ? parts : 0), &next.ticket, &next.seconds, err);
     if (status != TRN_OK) return status;
     feed->last_ticket = next.ticket;
     feed->ahead[feed->ahead_count++] = next;
@@ -291,6 +295,19 @@ trn_status trn_feed_start(trn_feed *feed, int at, trn_error *err)
     s->ticket = 0;
     feed->queue[feed->queue_count++] = at;
     return trn_feed_advance(feed, err);
+}
+
+trn_status trn_feed_done(trn_feed *feed, int at, bool *done, trn_error *err)
+{
+    const seat *s = &feed->seats[at];
+    uint64_t reached = 0;
+    *done = false;
+    if (!s->started) return trn_fail(err, TRN_ERR_ARGUMENT, "seat %d of a feed was not started", at);
+    if (!s->ticket) return TRN_OK;
+    trn_status status =
+        TRN_VK(feed->gpu, err, vkGetSemaphoreCounterValue(feed->gpu->device, feed->gpu->timeline, &reached));
+    *done = status == TRN_OK && reached >= s->ticket;
+    return status;
 }
 
 trn_status trn_feed_wait(trn_feed *feed, int at, const trn_progress *progress, trn_error *err)

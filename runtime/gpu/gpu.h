@@ -260,25 +260,28 @@ bool trn_program_measured(const trn_program *program);
 
 /* Runs of one program with several in flight: `depth` seats, each with memory of its own that the host writes
  * inputs to and reads outputs from while the device works on the runs of other seats. A port is where the
- * program itself reads an input, or leaves an output. Nothing else may run the program meanwhile. */
+ * program itself reads an input, or leaves an output. A program `after` it (NULL: none) is part of every run,
+ * behind the first. Nothing else may run them meanwhile. */
 typedef struct trn_feed_port {
     trn_gpu_buffer *buffer;
     uint64_t offset, size;
 } trn_feed_port;
 typedef struct trn_feed trn_feed;
-trn_status trn_feed_create(trn_gpu *gpu, trn_program *program, const trn_feed_port *inputs,
-                           size_t input_count, const trn_feed_port *outputs, size_t output_count, int depth,
-                           trn_feed **out, trn_error *err);
+trn_status trn_feed_create(trn_gpu *gpu, trn_program *program, trn_program *after,
+                           const trn_feed_port *inputs, size_t input_count, const trn_feed_port *outputs,
+                           size_t output_count, int depth, trn_feed **out, trn_error *err);
 void trn_feed_destroy(trn_feed *feed); /* waits for what is in flight; NULL is fine */
 /* Memory of a seat, to be touched only while the seat is free: before its start, after its wait. Inputs are
  * zeros at first, keep their values, and are slow to read. */
 void *trn_feed_input(trn_feed *feed, int seat, size_t input);
 void *trn_feed_output(trn_feed *feed, int seat, size_t output);
-/* Queues a run of a program that is measured. Runs are done in the order of their start. */
+/* Queues a run of programs that are measured. Runs are done in the order of their start. */
 trn_status trn_feed_start(trn_feed *feed, int seat, trn_error *err);
 /* Hands more of the queued runs to the device, without waiting: to be called now and then by who is busy with
  * something else for longer than some milliseconds. */
 trn_status trn_feed_advance(trn_feed *feed, trn_error *err);
+/* Whether the seat's run is done, without waiting. */
+trn_status trn_feed_done(trn_feed *feed, int seat, bool *done, trn_error *err);
 /* Until the seat's run is done. When progress is cancelled, or the device lost, only destroying is left. */
 trn_status trn_feed_wait(trn_feed *feed, int seat, const trn_progress *progress, trn_error *err);
 

@@ -30,9 +30,11 @@ struct trn_exec {
     uint64_t runs;
     bool profiled;
     trn_feed *feed;                  /* NULL without seats */
-    trn_feed_port *ports;            /* [inputs, then outputs of the graph] */
+    trn_feed_port *ports;            /* [inputs, then outputs] */
     const trn_tensor **port_tensors; /* [port_count] inputs */
     size_t port_count;
+    trn_named_output *port_outputs; /* [port_output_count] those of the graph that are no states */
+    size_t port_output_count;
     trn_seat *seats;   /* [options.seats] */
     uint64_t finished; /* when the last run in flight was */
 };

@@ -313,7 +313,8 @@ typedef struct trn_compile_options {
     bool check;  /* also $TERRANE_CHECK=1: after every run each operator is compared with its C reference */
     bool poison; /* fills the arena with NaN before every run */
     int seats; /* runs that may be in flight at once by trn_exec_start: each has memory of its own for inputs
-                  and outputs. Not for graphs that update states. 0: trn_exec_run only. */
+                  and outputs, but for outputs that are states: those are read by trn_exec_get, while no run
+                  is in flight. 0: trn_exec_run only. */
     uint64_t memory_limit; /* device bytes; 0: what is available */
     /* Weights that are there are used, others are added. They stay when the executable is destroyed, until
      * the next compilation with them, which frees what neither it nor another executable uses. NULL: the
@@ -341,6 +342,8 @@ trn_status trn_exec_start(trn_exec *exec, int seat, const trn_progress *progress
 /* Keeps the device busy without waiting: to be called now and then between start and finish by who works for
  * longer than some milliseconds. */
 trn_status trn_exec_advance(trn_exec *exec, trn_error *err);
+/* Whether the seat's run is done, without waiting; it is still to be finished. */
+trn_status trn_exec_seat_done(trn_exec *exec, int seat, bool *done, trn_error *err);
 /* Waits for the seat's run. When it fails or is cancelled, only destroying the executable is left. */
 trn_status trn_exec_finish(trn_exec *exec, int seat, const trn_progress *progress, trn_error *err);
 /* An output of the seat's last run, in memory that the next start of the seat overwrites. */

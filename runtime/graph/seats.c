@@ -21,6 +21,12 @@ static bool is_port(const trn_exec *exec, const trn_tensor *tensor)
     return tensor->is_input && !tensor->is_state && exec->plan.places[tensor->id].block >= 0;
 }
 
+/* States stay where they are: they may be large, and few runs ask for them. */
+static bool is_result(const trn_named_output *output)
+{
+    return !trn_tensor_base(output->tensor)->is_state;
+}
+
 static size_t count_inputs(const trn_exec *exec)
 {
     size_t count = 0;
@@ -35,7 +41,8 @@ uint64_t trn_seats_bytes(const trn_exec *exec)
     for (size_t i = 0; i < exec->graph->tensor_count; i++)
         if (is_port(exec, exec->graph->tensors[i])) bytes += trn_tensor_bytes(exec->graph->tensors[i]);
     for (size_t i = 0; i < exec->graph->output_count; i++)
-        bytes += trn_tensor_bytes(trn_tensor_base(exec->graph->outputs[i].tensor));
+        if (is_result(&exec->graph->outputs[i]))
+            bytes += trn_tensor_bytes(trn_tensor_base(exec->graph->outputs[i].tensor));
     return bytes * (uint64_t)TRN_MAX(exec->options.seats, 0);
 }
 
@@ -43,13 +50,12 @@ trn_status trn_seats_open(trn_exec *exec, trn_error *err)
 {
     const trn_graph *graph = exec->graph;
     if (exec->options.seats < 1) return TRN_OK;
-    if (exec->updates)
-        return trn_fail(err, TRN_ERR_ARGUMENT, "a graph that updates states runs once at a time");
     exec->port_count = count_inputs(exec);
     exec->ports = calloc(exec->port_count + graph->output_count + 1, sizeof *exec->ports);
     exec->port_tensors = calloc(exec->port_count + 1, sizeof *exec->port_tensors);
+    exec->port_outputs = calloc(graph->output_count + 1, sizeof *exec->port_outputs);
     exec->seats = calloc((size_t)exec->options.seats, sizeof *exec->seats);
-    if (!exec->ports || !exec->port_tensors || !exec->seats)
+    if (!exec->ports || !exec->port_tensors || !exec->port_outputs || !exec->seats)
         return trn_fail_memory(err, exec->port_count * sizeof *exec->ports, "the inputs of a graph");
     size_t at = 0;
     for (size_t i = 0; i < graph->tensor_count; i++) {
@@ -57,10 +63,13 @@ trn_status trn_seats_open(trn_exec *exec, trn_error *err)
         exec->ports[at] = port_of(exec, graph->tensors[i]);
         exec->port_tensors[at++] = graph->tensors[i];
     }
-    for (size_t i = 0; i < graph->output_count; i++)
-        exec->ports[at + i] = port_of(exec, graph->outputs[i].tensor);
-    return trn_feed_create(exec->gpu, exec->program, exec->ports, at, exec->ports + at, graph->output_count,
-                           exec->options.seats, &exec->feed, err);
+    for (size_t i = 0; i < graph->output_count; i++) {
+        if (!is_result(&graph->outputs[i])) continue;
+        exec->ports[at + exec->port_output_count] = port_of(exec, graph->outputs[i].tensor);
+        exec->port_outputs[exec->port_output_count++] = graph->outputs[i];
+    }
+    return trn_feed_create(exec->gpu, exec->program, exec->updates, exec->ports, at, exec->ports + at,
+                           exec->port_output_count, exec->options.seats, &exec->feed, err);
 }
 
 void trn_seats_close(trn_exec *exec)
@@ -68,6 +77,7 @@ void trn_seats_close(trn_exec *exec)
     trn_feed_destroy(exec->feed);
     free(exec->ports);
     free(exec->port_tensors);
+    free(exec->port_outputs);
     free(exec->seats);
 }
 
@@ -108,7 +118,7 @@ static trn_status run_alone(trn_exec *exec, int at, const trn_progress *progress
         status = trn_gpu_write(exec->gpu, port->buffer, port->offset, trn_feed_input(exec->feed, at, i),
                                port->size, err);
     if (status == TRN_OK) status = trn_exec_run(exec, progress, err);
-    for (size_t i = 0; status == TRN_OK && i < exec->graph->output_count; i++, port++)
+    for (size_t i = 0; status == TRN_OK && i < exec->port_output_count; i++, port++)
         status = trn_gpu_read(exec->gpu, port->buffer, port->offset, trn_feed_output(exec->feed, at, i),
                               port->size, err);
     return status;
@@ -117,7 +127,7 @@ static trn_status run_alone(trn_exec *exec, int at, const trn_progress *progress
 static bool runs_alone(const trn_exec *exec)
 {
     return exec->options.poison || exec->options.check || exec->runs < RUNS_ALONE ||
-           !trn_program_measured(exec->program);
+           !trn_program_measured(exec->program) || (exec->updates && !trn_program_measured(exec->updates));
 }
 
 static int runs_in_flight(const trn_exec *exec)
@@ -146,6 +156,15 @@ trn_status trn_exec_advance(trn_exec *exec, trn_error *err)
     return exec->feed && runs_in_flight(exec) ? trn_feed_advance(exec->feed, err) : TRN_OK;
 }
 
+trn_status trn_exec_seat_done(trn_exec *exec, int at, bool *done, trn_error *err)
+{
+    *done = true;
+    trn_status status = check_seat(exec, at, false, err);
+    if (status == TRN_OK && !exec->seats[at].busy)
+        status = trn_fail(err, TRN_ERR_ARGUMENT, "seat %d has no run in flight", at);
+    return status == TRN_OK && exec->seats[at].in_feed ? trn_feed_done(exec->feed, at, done, err) : status;
+}
+
 trn_status trn_exec_finish(trn_exec *exec, int at, const trn_progress *progress, trn_error *err)
 {
     trn_status status = check_seat(exec, at, false, err);
@@ -165,8 +184,8 @@ trn_status trn_exec_finish(trn_exec *exec, int at, const trn_progress *progress,
 const float *trn_exec_seat_get(trn_exec *exec, int at, const char *name, trn_error *err)
 {
     if (check_seat(exec, at, true, err) != TRN_OK) return NULL;
-    for (size_t i = 0; i < exec->graph->output_count; i++)
-        if (!strcmp(exec->graph->outputs[i].name, name)) return trn_feed_output(exec->feed, at, i);
-    trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no output '%s'", name);
+    for (size_t i = 0; i < exec->port_output_count; i++)
+        if (!strcmp(exec->port_outputs[i].name, name)) return trn_feed_output(exec->feed, at, i);
+    trn_fail(err, TRN_ERR_ARGUMENT, "the graph has no output '%s' in its seats", name);
     return NULL;
 }

@@ -13,77 +13,7 @@ static double seconds_since(uint64_t begun)
     return (double)(trn_now_ns() - begun) * 1e-9;
 }
 
-/* ---- a step ---- */
-
-static trn_status fail_nonfinite(fit *f, const trn_batch *batch, const float *now, const char *what,
-                                 double value, trn_error *err)
-{
-    trn_text culprit = {0};
-    trn_error cause = {0};
-    trn_status status = fit_engine_diagnose(f, batch, now, &culprit, &cause);
-    if (status == TRN_ERR_MEMORY)
-        trn_text_add(&culprit, "it cannot be told, because keeping all values does not fit in device memory");
-    else if (status != TRN_OK)
-        trn_text_printf(&culprit, "it cannot be told (%.300s)", cause.message);
-    char kept[512];
-    if (f->has_last)
-        snprintf(kept, sizeof kept, "the checkpoint of step %lld is kept: '%.400s'", (long long)f->last_step,
-                 f->last_path);
-    else
-        snprintf(kept, sizeof kept, "no checkpoint had been written yet");
-    trn_fail(err, TRN_ERR_UNSUPPORTED,
-             "step %lld (epoch %lld): the %s is %g. The first operator that made it: %.900s; %s. A smaller "
-             "learning rate, a warm-up or clipping (max_norm) may help",
-             (long long)f->state.step + 1, (long long)f->state.epoch + 1, what, value, trn_text_get(&culprit),
-             kept);
-    trn_text_free(&culprit);
-    return TRN_ERR_UNSUPPORTED;
-}
-
-/* Whether the scale of the loss alone may be why gradients are not finite: then the step is left out. */
-static bool may_overflow(const fit *f)
-{
-    return f->options->mixed && f->state.loss_scale > 1;
-}
-
-void fit_adapt_scale(fit_state *state, bool good)
-{
-    enum { PATIENCE = 2000, ENOUGH = 1 << 24 };
-    state->good_steps = good ? state->good_steps + 1 : 0;
-    if (!good) state->loss_scale = fmax(1, state->loss_scale / 2);
-    if (state->good_steps < PATIENCE) return;
-    state->good_steps = 0;
-    if (state->loss_scale < ENOUGH) state->loss_scale *= 2;
-}
-
-/* One run of the graph that trains. */
-static trn_status run_batch(fit *f, int run, double rate, double *loss, double *norm, trn_error *err)
-{
-    float now[TRN_STEP_NOW], value = 0;
-    trn_batch batch;
-    trn_exec *exec = f->engine.train;
-    trn_status status = trn_batches_next(f->batches, &batch, err);
-    if (status == TRN_OK && !batch.count)
-        status = trn_fail(err, TRN_ERR_INTERNAL, "an epoch ended before its last step");
-    if (status == TRN_OK) status = fit_engine_feed(f, exec, &batch, true, err);
-    trn_optimizer_now(&f->optimizer, f->state.step, run, rate, now);
-    now[TRN_STEP_NOW - 1] /= (float)f->state.loss_scale;
-    if (status == TRN_OK) status = trn_exec_set(exec, TRN_OPTIMIZER_INPUT, now, err);
-    if (status != TRN_OK) return status;
-    uint64_t begun = trn_now_ns();
-    status = trn_exec_run(exec, NULL, err); /* never stopped in the middle: weights would be half new */
-    f->run_seconds += seconds_since(begun);
-    if (status == TRN_OK) status = trn_exec_get(exec, "loss", &value, err);
-    if (status != TRN_OK) return status;
-    *loss = (double)value;
-    if (!isfinite(*loss)) return fail_nonfinite(f, &batch, now, "loss", *loss, err);
-    if (run < f->runs - 1) return TRN_OK;
-    status = trn_exec_get(exec, TRN_GRADIENT_NORM, &value, err);
-    *norm = (double)value;
-    if (status == TRN_OK && !isfinite(*norm) && !may_overflow(f))
-        status = fail_nonfinite(f, &batch, now, "norm of the gradients", *norm, err);
-    return status;
-}
+/* ---- an epoch ---- */
 
 static void report_step(const fit *f)
 {
@@ -94,27 +24,6 @@ static void report_step(const fit *f)
     trn_progress_report(&f->hooks->progress, stage, (uint64_t)f->state.batch * step,
                         (uint64_t)(f->epoch_steps * f->runs) * step);
 }
-
-static trn_status take_step(fit *f, trn_error *err)
-{
-    double sum = 0, norm = 0, rate = trn_schedule_at(&f->schedule, f->state.step);
-    for (int run = 0; run < f->runs; run++) {
-        double loss = 0;
-        trn_status status = run_batch(f, run, rate, &loss, &norm, err);
-        if (status != TRN_OK) return status;
-        sum += loss;
-    }
-    f->state.step++;
-    f->state.batch += f->runs;
-    f->state.loss_sum += sum / f->runs;
-    f->state.loss_count++;
-    f->trained += (int64_t)f->options->batch * f->runs;
-    double scale = f->options->mixed ? f->state.loss_scale : 0;
-    if (scale > 0) fit_adapt_scale(&f->state, isfinite(norm));
-    return fit_log_step(&f->log, &f->state, sum / f->runs, rate, norm, scale, err);
-}
-
-/* ---- an epoch ---- */
 
 static trn_status stop(fit *f, trn_error *err)
 {
@@ -138,10 +47,11 @@ static trn_status train_epoch(fit *f, trn_error *err)
     int64_t batches = f->epoch_steps * f->runs;
     trn_status status =
         trn_batches_start_at(f->batches, (uint64_t)f->state.epoch, (size_t)f->state.batch, err);
+    f->staged = false;
     while (status == TRN_OK && f->state.batch < batches) {
         report_step(f);
         if (trn_progress_cancelled(&f->hooks->progress)) return stop(f, err);
-        status = take_step(f, err);
+        status = fit_step_take(f, err);
         if (status == TRN_OK && f->state.batch < batches && is_due(f)) status = fit_checkpoint_write(f, err);
     }
     if (status == TRN_OK) report_step(f);

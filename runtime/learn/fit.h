@@ -125,6 +125,10 @@ typedef struct fit {
     /* running */
     fit_engine engine;
     trn_batches *batches;
+    int seat;                 /* of the training executable: the next run's */
+    bool staged;              /* its batch was taken */
+    trn_status staged_status; /* and that was good */
+    trn_error staged_error;
     float *values;     /* room for any one tensor, or the logits of a batch */
     float *pixels;     /* [batch, bands, height, width] */
     int32_t *labels;   /* [batch, label_count] */
@@ -160,10 +164,25 @@ trn_status fit_engine_pass(fit *f, trn_error *err);
 trn_status fit_engine_diagnose(fit *f, const trn_batch *batch, const float *now, trn_text *what,
                                trn_error *err);
 #define FIT_LOSS_SCALE "loss scale" /* input [1] of a training graph of mixed precision */
-/* Sets the inputs of a batch; only the first batch.count rows of them count, others get no label. */
-trn_status fit_engine_feed(fit *f, trn_exec *exec, const trn_batch *batch, bool training, trn_error *err);
+/* Inputs of an executable: of a seat, or (-1) those that trn_exec_run takes. */
+typedef struct fit_inputs {
+    trn_exec *exec;
+    int seat;
+} fit_inputs;
+/* Sets the inputs that come from a batch; only the first batch.count rows of them count, others get no label.
+ */
+trn_status fit_engine_feed(fit *f, const fit_inputs *inputs, const trn_batch *batch, bool training,
+                           trn_error *err);
+/* Sets the others of a training run whose batch was fed last. now: [TRN_STEP_NOW] of the optimiser. */
+trn_status fit_engine_begin(fit *f, const fit_inputs *inputs, const float *now, trn_error *err);
 
-/* fit.c: a step is done, with finite gradients if it was good: what the next one scales its loss by. */
+/* fit_step.c */
+/* Seats of the training executable; TERRANE_DISABLE=overlap: one, no batch is taken while a run is under way.
+ */
+int fit_step_seats(void);
+/* The next step of the epoch that the batches are at. */
+trn_status fit_step_take(fit *f, trn_error *err);
+/* A step is done, with finite gradients if it was good: what the next one scales its loss by. */
 void fit_adapt_scale(fit_state *state, bool good);
 
 /* fit_evaluate.c */

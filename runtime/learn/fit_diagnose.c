@@ -35,8 +35,9 @@ static trn_status run_again(fit *f, float *const *values, const trn_batch *batch
     trn_status status = trn_compile(e->train_graph, f->gpu, &options, &e->train, err);
     for (size_t i = 0; status == TRN_OK && i < e->tensor_count; i++)
         if (values[i]) status = trn_exec_set(e->train, e->tensors[i].name, values[i], err);
-    if (status == TRN_OK) status = fit_engine_feed(f, e->train, batch, true, err);
-    if (status == TRN_OK) status = trn_exec_set(e->train, TRN_OPTIMIZER_INPUT, now, err);
+    const fit_inputs inputs = {e->train, -1};
+    if (status == TRN_OK) status = fit_engine_feed(f, &inputs, batch, true, err);
+    if (status == TRN_OK) status = fit_engine_begin(f, &inputs, now, err);
     if (status == TRN_OK) status = trn_exec_run(e->train, NULL, err);
     if (status == TRN_OK) status = trn_exec_first_nonfinite(e->train, &found, what, err);
     if (status == TRN_OK && !found)

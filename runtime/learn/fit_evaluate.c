@@ -86,7 +86,8 @@ static double loss_of_labels(const fit *f, const tally *t)
 
 static trn_status evaluate_batch(fit *f, const trn_batch *batch, tally *t, trn_error *err)
 {
-    trn_status status = fit_engine_feed(f, f->engine.eval, batch, false, err);
+    const fit_inputs inputs = {f->engine.eval, -1};
+    trn_status status = fit_engine_feed(f, &inputs, batch, false, err);
     if (status != TRN_OK) return status;
     uint64_t begun = trn_now_ns();
     status = trn_exec_run(

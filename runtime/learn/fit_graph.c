@@ -285,9 +285,10 @@ static trn_status fail_memory(const fit *f, const char *what, trn_error *err)
 }
 
 static trn_status compile(fit *f, trn_graph *graph, const char *what, bool plan_only, uint64_t limit,
-                          trn_exec **out, trn_error *err)
+                          int seats, trn_exec **out, trn_error *err)
 {
-    trn_compile_options options = {.plan_only = plan_only, .memory_limit = limit, .shared = f->engine.shared};
+    trn_compile_options options = {
+        .plan_only = plan_only, .memory_limit = limit, .seats = seats, .shared = f->engine.shared};
     trn_status status = trn_compile(graph, f->gpu, &options, out, err);
     return status == TRN_ERR_MEMORY ? fail_memory(f, what, err) : status;
 }
@@ -295,7 +296,7 @@ static trn_status compile(fit *f, trn_graph *graph, const char *what, bool plan_
 static uint64_t bytes_of(const trn_exec *exec)
 {
     trn_exec_summary summary = trn_exec_summarize(exec);
-    return summary.weight_bytes - summary.shared_bytes + summary.arena_bytes;
+    return summary.weight_bytes - summary.shared_bytes + summary.arena_bytes + summary.seat_bytes;
 }
 
 uint64_t fit_engine_bytes(const fit_engine *engine)
@@ -320,10 +321,10 @@ trn_status fit_engine_create(fit *f, bool plan_only, trn_error *err)
     for (size_t i = 0; (state = trn_graph_learning(e->train_graph, i, NULL)) != NULL; i++)
         e->learning += (uint64_t)trn_shape_count(trn_tensor_shape(state));
     uint64_t limit = f->options->memory_limit;
-    status = compile(f, e->train_graph, "trains", plan_only, limit, &e->train, err);
+    status = compile(f, e->train_graph, "trains", plan_only, limit, fit_step_seats(), &e->train, err);
     if (status != TRN_OK) return status;
     if (limit) limit -= TRN_MIN(bytes_of(e->train), limit - 1);
-    status = compile(f, e->eval_graph, "evaluates", plan_only, limit, &e->eval, err);
+    status = compile(f, e->eval_graph, "evaluates", plan_only, limit, 0, &e->eval, err);
     return status == TRN_OK && !plan_only ? make_room(f, err) : status;
 }
 
@@ -365,40 +366,52 @@ static trn_status check_labels(const fit *f, const trn_batch *batch, trn_error *
     return TRN_OK;
 }
 
-static trn_status feed_labels(fit *f, trn_exec *exec, const trn_batch *batch, bool training, trn_error *err)
+static trn_status set_input(const fit_inputs *inputs, const char *name, const void *data, trn_error *err)
+{
+    if (inputs->seat < 0) return trn_exec_set(inputs->exec, name, data, err);
+    return trn_exec_seat_set(inputs->exec, inputs->seat, name, data, err);
+}
+
+static trn_status feed_labels(fit *f, const fit_inputs *inputs, const trn_batch *batch, bool training,
+                              trn_error *err)
 {
     size_t there = batch->count * batch->label_count;
     size_t whole = (size_t)f->options->batch * batch->label_count;
     if (f->multilabel && !training) return TRN_OK; /* that graph has no loss */
     for (size_t i = 0; f->multilabel && i < whole; i++)
         f->targets[i] = i < there ? (float)batch->labels[i] : 0;
-    if (f->multilabel) return trn_exec_set(exec, "targets", f->targets, err);
+    if (f->multilabel) return set_input(inputs, "targets", f->targets, err);
     for (size_t i = 0; i < whole; i++)
         f->labels[i] = i < there ? batch->labels[i] : TRN_LABEL_IGNORE;
-    return trn_exec_set(exec, "labels", f->labels, err);
+    return set_input(inputs, "labels", f->labels, err);
 }
 
-static trn_status feed_pixels(fit *f, trn_exec *exec, const trn_batch *batch, trn_error *err)
+static trn_status feed_pixels(fit *f, const fit_inputs *inputs, const trn_batch *batch, trn_error *err)
 {
     size_t sample = batch->bands * batch->height * batch->width, room = (size_t)f->options->batch;
-    if (batch->count == room) return trn_exec_set(exec, "image", batch->pixels, err);
+    if (batch->count == room) return set_input(inputs, "image", batch->pixels, err);
     memcpy(f->pixels, batch->pixels, batch->count * sample * sizeof *f->pixels);
     memset(f->pixels + batch->count * sample, 0, (room - batch->count) * sample * sizeof *f->pixels);
-    return trn_exec_set(exec, "image", f->pixels, err);
+    return set_input(inputs, "image", f->pixels, err);
 }
 
-trn_status fit_engine_feed(fit *f, trn_exec *exec, const trn_batch *batch, bool training, trn_error *err)
+trn_status fit_engine_feed(fit *f, const fit_inputs *inputs, const trn_batch *batch, bool training,
+                           trn_error *err)
 {
     trn_status status = check_labels(f, batch, err);
-    if (status == TRN_OK) status = feed_pixels(f, exec, batch, err);
-    if (status == TRN_OK) status = feed_labels(f, exec, batch, training, err);
-    float scale = (float)f->state.loss_scale;
-    if (status == TRN_OK && training && f->options->mixed)
-        status = trn_exec_set(exec, FIT_LOSS_SCALE, &scale, err);
-    if (status != TRN_OK || !training) return status;
-    for (size_t i = 0; i < batch->count; i++) {
+    if (status == TRN_OK) status = feed_pixels(f, inputs, batch, err);
+    if (status == TRN_OK) status = feed_labels(f, inputs, batch, training, err);
+    for (size_t i = 0; training && i < batch->count; i++)
         f->counters[2 * i] = (int32_t)batch->samples[i];
+    return status;
+}
+
+trn_status fit_engine_begin(fit *f, const fit_inputs *inputs, const float *now, trn_error *err)
+{
+    float scale = (float)f->state.loss_scale;
+    trn_status status = set_input(inputs, TRN_OPTIMIZER_INPUT, now, err);
+    if (status == TRN_OK && f->options->mixed) status = set_input(inputs, FIT_LOSS_SCALE, &scale, err);
+    for (int i = 0; i < f->options->batch; i++)
         f->counters[2 * i + 1] = (int32_t)f->state.step;
-    }
-    return trn_exec_set(exec, "counters", f->counters, err);
+    return status == TRN_OK ? set_input(inputs, "counters", f->counters, err) : status;
 }

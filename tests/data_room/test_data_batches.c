@@ -38,6 +38,7 @@ static void take_epoch(trn_batches *batches, uint64_t epoch, epoch_data *out)
     *out = (epoch_data){.pixels = calloc(SAMPLES * area, sizeof(float))};
     assert_trn_ok(trn_batches_start(batches, epoch, &err), err);
     for (;; out->batches++) {
+        assert_true(trn_batches_wait(batches, 600000));
         assert_trn_ok(trn_batches_next(batches, &batch, &err), err);
         if (!batch.count) break;
         assert_true(batch.height == TOY_HEIGHT && batch.width == TOY_HEIGHT && batch.bands == TOY_BANDS);

@@ -87,6 +87,63 @@ static void same_bits_as_one_by_one(void **state)
     trn_graph_destroy(graph);
 }
 
+/* y = x * s; s = s + mean of y: a state, which stays where it is. */
+static trn_graph *counting_graph(void)
+{
+    static const double scale = 1;
+    trn_graph *graph = trn_graph_create();
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(B * N, C));
+    trn_tensor *s = trn_state(graph, "s", TRN_SHAPE(B * N, 1), test_fill, (void *)(uintptr_t)&scale);
+    trn_tensor *y = trn_mul(graph, x, s);
+    trn_output_add(graph, "y", y);
+    trn_output_add(graph, "s now", s);
+    trn_update(graph, s, trn_add(graph, s, trn_reduce(graph, y, 1, TRN_REDUCE_MEAN, true)));
+    return graph;
+}
+
+static void states_are_updated_in_order(void **state)
+{
+    (void)state;
+    trn_error err = {0};
+    trn_graph *graph = counting_graph();
+    trn_exec *alone, *seated;
+    float *expected[RUNS], end[2][B * N];
+    assert_trn_ok(trn_compile(graph, gpu, NULL, &alone, &err), err);
+    assert_trn_ok(trn_compile(graph, gpu, &(trn_compile_options){.seats = SEATS}, &seated, &err), err);
+    assert_true(trn_exec_summarize(seated).seat_bytes == SEATS * 2u * VALUES * sizeof(float));
+    for (int run = 0; run < RUNS; run++) {
+        float *x = input_of(run);
+        expected[run] = malloc(VALUES * sizeof(float));
+        assert_trn_ok(trn_exec_set(alone, "x", x, &err), err);
+        assert_trn_ok(trn_exec_run(alone, NULL, &err), err);
+        assert_trn_ok(trn_exec_get(alone, "y", expected[run], &err), err);
+        free(x);
+    }
+    for (int run = 0; run < RUNS + SEATS; run++) {
+        int seat = run % SEATS;
+        bool over = false;
+        if (run >= SEATS) {
+            assert_trn_ok(trn_exec_seat_done(seated, seat, &over, &err), err);
+            assert_trn_ok(trn_exec_finish(seated, seat, NULL, &err), err);
+            const float *y = trn_exec_seat_get(seated, seat, "y", &err);
+            assert_non_null(y);
+            assert_memory_equal(y, expected[run - SEATS], VALUES * sizeof *y);
+        }
+        if (run < RUNS) start_run(seated, seat, run);
+    }
+    assert_trn_ok(trn_exec_get(alone, "s now", end[0], &err), err);
+    assert_trn_ok(trn_exec_get(seated, "s now", end[1], &err), err);
+    assert_memory_equal(end[0], end[1], sizeof end[0]);
+    assert_null(trn_exec_seat_get(seated, 0, "s now", &err));
+    assert_trn_fails(trn_exec_seat_done(seated, 0, &(bool){false}, &err), TRN_ERR_ARGUMENT, err,
+                     "no run in flight");
+    for (int run = 0; run < RUNS; run++)
+        free(expected[run]);
+    trn_exec_destroy(seated);
+    trn_exec_destroy(alone);
+    trn_graph_destroy(graph);
+}
+
 static void wrong_use_is_refused(void **state)
 {
     (void)state;
@@ -224,9 +281,13 @@ static void too_large_for_weaker_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bits_as_one_by_one),   cmocka_unit_test(wrong_use_is_refused),
-        cmocka_unit_test(cancels_in_flight),         cmocka_unit_test(lost_in_flight),
-        cmocka_unit_test(correct_on_weaker_devices), cmocka_unit_test(too_large_for_weaker_devices),
+        cmocka_unit_test(same_bits_as_one_by_one),
+        cmocka_unit_test(states_are_updated_in_order),
+        cmocka_unit_test(wrong_use_is_refused),
+        cmocka_unit_test(cancels_in_flight),
+        cmocka_unit_test(lost_in_flight),
+        cmocka_unit_test(correct_on_weaker_devices),
+        cmocka_unit_test(too_large_for_weaker_devices),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
