@@ -104,13 +104,13 @@ void main()
         b_tile[own_at + r * STEP4 + d] = ROW4(B, b_base + own * b_step, d);
 #endif
     }
-    vec4 coming_c[PARTS(TX * TK)];
+    COMING(coming_c, (TX * TK))
     FETCH(coming_c, (TX * TK), C, c_base, c_step, 0u, OTHERS)
-    KEEP(coming_c, (TX * TK), c_tile, other_at)
+    KEEP(coming_c, (TX * TK), c_tile, other_at, C, c_base, c_step, 0u, OTHERS)
 #if MODE != STATS
-    vec4 coming_d[PARTS(TX * TK)];
+    COMING(coming_d, (TX * TK))
     FETCH(coming_d, (TX * TK), D, d_base, d_step, 0u, OTHERS)
-    KEEP(coming_d, (TX * TK), d_tile, other_at)
+    KEEP(coming_d, (TX * TK), d_tile, other_at, D, d_base, d_step, 0u, OTHERS)
 #endif
 
     uint own[TQ]; // rows of this invocation
@@ -163,7 +163,7 @@ void main()
         bool more = first + BK < OTHERS;
         if (more) FETCH(coming_c, (TX * TK), C, c_base, c_step, first + BK, OTHERS)
 #endif
-        for (uint d = 0u; d < HEAD4; d++) {
+        [[dont_unroll]] for (uint d = 0u; d < HEAD4; d++) { // unrolled, loads of all rounds take registers
             vec4 cc[TK];
             [[unroll]] for (uint n = 0; n < TK; n++) cc[n] = c_tile[other_at + (tx + n * TX) * STEP4 + d];
             [[unroll]] for (uint i = 0; i < TQ; i++) {
@@ -214,7 +214,7 @@ void main()
             FETCH(coming_c, (TX * TK), C, c_base, c_step, first + BK, OTHERS)
             FETCH(coming_d, (TX * TK), D, d_base, d_step, first + BK, OTHERS)
         }
-        for (uint j = 0u; j < BK / 4u; j++) {
+        [[dont_unroll]] for (uint j = 0u; j < BK / 4u; j++) {
 #ifdef FIRST
             ADD_SUMS(first_sum, slopes, c_tile, pair_at, other_at)
 #endif
@@ -225,9 +225,9 @@ void main()
         barrier();
 #endif
         if (more) {
-            KEEP(coming_c, (TX * TK), c_tile, other_at)
+            KEEP(coming_c, (TX * TK), c_tile, other_at, C, c_base, c_step, first + BK, OTHERS)
 #if MODE != STATS
-            KEEP(coming_d, (TX * TK), d_tile, other_at)
+            KEEP(coming_d, (TX * TK), d_tile, other_at, D, d_base, d_step, first + BK, OTHERS)
 #endif
         }
         barrier();

@@ -25,15 +25,28 @@ const uint STEP4 = HEAD4 | 1; // rows of a tile in shared memory, in vec4s: odd 
 #endif
 
 // A tile of `size` rows on its way to shared memory, in registers: fetched while something else is computed. Its
-// invocations are numbered `worker`, of WORKERS.
+// invocations are numbered `worker`, of WORKERS. With DIRECT it goes there at once, when it is kept: for few registers.
+#ifdef DIRECT
+#define COMING(parts, size)
+#define FETCH(parts, size, name, base, step, first, rows)                                                     \
+    {                                                                                                         \
+    }
+#define KEEP(parts, size, tile, tile_base, name, base, step, first, rows)                                     \
+    [[dont_unroll]] for (uint t_ = worker; t_ < size * HEAD4; t_ += WORKERS) {                                \
+        uint r_ = min((first) + t_ / HEAD4, (rows) - 1u);                                                     \
+        tile[tile_base + t_ / HEAD4 * STEP4 + t_ % HEAD4] = ROW4(name, base + r_ * step, t_ % HEAD4);         \
+    }
+#else
 #define PARTS(size) ((size * HEAD4 + WORKERS - 1) / WORKERS)
+#define COMING(parts, size) vec4 parts[PARTS(size)];
 #define FETCH(parts, size, name, base, step, first, rows)                                                     \
     [[unroll]] for (uint t_ = 0; t_ < PARTS(size); t_++) {                                                    \
         uint at_ = min(worker + t_ * WORKERS, size * HEAD4 - 1), r_ = min((first) + at_ / HEAD4, (rows) - 1u); \
         parts[t_] = ROW4(name, base + r_ * step, at_ % HEAD4);                                                \
     }
-#define KEEP(parts, size, tile, tile_base)                                                                    \
+#define KEEP(parts, size, tile, tile_base, name, base, step, first, rows)                                     \
     [[unroll]] for (uint t_ = 0; t_ < PARTS(size); t_++) {                                                    \
         uint at_ = worker + t_ * WORKERS;                                                                     \
         if (at_ < size * HEAD4) tile[tile_base + at_ / HEAD4 * STEP4 + at_ % HEAD4] = parts[t_];              \
     }
+#endif

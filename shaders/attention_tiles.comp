@@ -58,9 +58,9 @@ void main()
         uint r = t / HEAD4, d = t % HEAD4, query = min(at.first + r, p.queries - 1u);
         q_tile[q_at + r * STEP4 + d] = ROW4(q, q_base + query * q_step, d) * (p.scale * to_exp2);
     }
-    vec4 coming[PARTS(TX * TK)];
+    COMING(coming, (TX * TK))
     FETCH(coming, (TX * TK), k, k_base, k_step, 0u, p.keys)
-    KEEP(coming, (TX * TK), k_tile, k_at)
+    KEEP(coming, (TX * TK), k_tile, k_at, k, k_base, k_step, 0u, p.keys)
     float largest[TQ], total[TQ];
     vec4 sum[TQ][TE];
     [[unroll]] for (uint i = 0; i < TQ; i++) {
@@ -75,7 +75,7 @@ void main()
         float score[TQ][TK];
         [[unroll]] for (uint i = 0; i < TQ; i++)
             [[unroll]] for (uint n = 0; n < TK; n++) score[i][n] = 0.0;
-        for (uint d = 0u; d < HEAD4; d++) {
+        [[dont_unroll]] for (uint d = 0u; d < HEAD4; d++) { // unrolled, loads of all rounds take registers
             vec4 kk[TK];
             [[unroll]] for (uint n = 0; n < TK; n++) kk[n] = k_tile[k_at + (tx + n * TX) * STEP4 + d];
             [[unroll]] for (uint i = 0; i < TQ; i++) {
@@ -106,11 +106,11 @@ void main()
                 weights[w_at + (ty + i * TY) * STEPP + j / 4u][j % 4u] = weight;
             }
         }
-        KEEP(coming, (TX * TK), v_tile, k_at)
+        KEEP(coming, (TX * TK), v_tile, k_at, v, v_base, v_step, first, p.keys)
         barrier();
         if (first + BK < p.keys) FETCH(coming, (TX * TK), k, k_base, k_step, first + BK, p.keys)
-        for (uint j = 0u; j < BK / 4u; j++) ADD_SUMS(sum, weights, v_tile, w_at, k_at)
-        KEEP(coming, (TX * TK), k_tile, k_at)
+        [[dont_unroll]] for (uint j = 0u; j < BK / 4u; j++) ADD_SUMS(sum, weights, v_tile, w_at, k_at)
+        KEEP(coming, (TX * TK), k_tile, k_at, k, k_base, k_step, first + BK, p.keys)
         barrier();
     }
 

@@ -19,7 +19,8 @@ trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_e
                                  .sums = 1,
                                  .row_tiles = 1,
                                  .other_tiles = 2,
-                                 .pair_tiles = 1};
+                                 .pair_tiles = 1,
+                                 .whole = trn_tiles_whole(d)};
     trn_tiles_shape shape;
     trn_step step = {0};
     if (!trn_tiles_choose(lower, node, "attention_tiles.comp", &work, &shape, &step, err)) return err->code;

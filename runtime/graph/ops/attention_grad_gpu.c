@@ -4,9 +4,10 @@
 #include <string.h>
 
 /* What attention_grad_tiles.comp does in a pass: dq and dk take scores and dy v^T, dv scores alone. */
-static trn_tiles_work work_of(const trn_attention_pass *p, int head)
+static trn_tiles_work work_of(const trn_attention_pass *p, const trn_attention_desc *d)
 {
-    trn_tiles_work work = {.rows = p->rows, .others = p->others, .head = head};
+    trn_tiles_work work = {
+        .rows = p->rows, .others = p->others, .head = d->head_size, .whole = trn_tiles_whole(d)};
     bool stats = strcmp(p->mode, "STATS") == 0, slopes = strcmp(p->mode, "QUERIES") == 0 || p->dk;
     work.products = work.row_tiles = slopes ? 2 : 1;
     work.sums = work.pair_tiles = stats ? 0 : (slopes ? 1 : 0) + (p->dv ? 1 : 0);
@@ -18,7 +19,7 @@ trn_status trn_attention_gpu_pass(trn_lower *lower, const trn_node *node, const 
                                   trn_error *err)
 {
     const trn_attention_desc *d = trn_attention_desc_of(node);
-    const trn_tiles_work work = work_of(p, d->head_size);
+    const trn_tiles_work work = work_of(p, d);
     trn_tiles_shape shape;
     trn_step step = {0};
     if (!trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, &shape, &step, err))
