@@ -74,8 +74,8 @@ bool trn_chain_collect(const trn_group *group, int own_operands, int own_scalars
             if (inside(group, node->inputs[i]) != -1 || find_operand(chain, node->inputs[i], b) >= 0)
                 continue;
             if (own_operands + chain->operand_count == TRN_MAX_BINDINGS) return false;
-            chain->operands[chain->operand_count++] =
-                (trn_chain_operand){.tensor = trn_tensor_base(node->inputs[i]), .broadcast = *b};
+            chain->operands[chain->operand_count++] = (trn_chain_operand){
+                .tensor = trn_tensor_base(node->inputs[i]), .broadcast = *b, .column = is_column(group, b)};
             uint32_t numbers[4];
             int count = broadcast_scalars(group, b, numbers);
             for (int k = 0; k < count; k++) {
@@ -93,28 +93,34 @@ bool trn_chain_collect(const trn_group *group, int own_operands, int own_scalars
     return scalars <= TRN_MAX_SCALARS && 8 * operands + 4 * scalars <= TRN_PUSH_BYTES;
 }
 
-static void add_index(const trn_group *group, const trn_broadcast *b, int operand, trn_text *out)
+/* The operand's element that belongs to one of the result. */
+static void add_element(const trn_chain_operand *from, int operand, trn_text *out)
 {
-    if (is_column(group, b)) {
-        trn_text_add(out, "column_");
+    const trn_broadcast *b = &from->broadcast;
+    /* whether neighbours of the result, up to 64 from a multiple of 64 on, have the same element */
+    const char *index = b->div[0] % 64 == 0 ? "SHARED_INDEX(index_)" : "index_";
+    if (from->column) {
+        trn_text_printf(out, "COLUMN_VALUE(e%d, column_)", operand);
         return;
     }
     switch (b->kind) {
     case TRN_BROADCAST_FULL:
-        trn_text_add(out, "index_");
+        trn_text_printf(out, "FULL_VALUE(e%d, index_)", operand);
         break;
     case TRN_BROADCAST_MOD:
-        trn_text_printf(out, "index_ %% p.e%d_0", operand);
+        trn_text_printf(out, "VALUE(e%d, index_ %% p.e%d_0)", operand, operand);
         break;
     case TRN_BROADCAST_DIVMOD:
-        trn_text_printf(out, "(index_ / p.e%d_0) %% p.e%d_1", operand, operand);
+        trn_text_printf(out, "VALUE(e%d, (%s / p.e%d_0) %% p.e%d_1)", operand, index, operand, operand);
         break;
     case TRN_BROADCAST_TWO:
-        trn_text_printf(out, "(index_ / p.e%d_0) %% p.e%d_1 + ((index_ / p.e%d_2) %% p.e%d_3) * p.e%d_1",
-                        operand, operand, operand, operand, operand);
+        trn_text_printf(out,
+                        "VALUE(e%d, (index_ / p.e%d_0) %% p.e%d_1 + ((index_ / p.e%d_2) %% p.e%d_3) * "
+                        "p.e%d_1)",
+                        operand, operand, operand, operand, operand, operand);
         break;
     default:
-        trn_text_add(out, "0");
+        trn_text_printf(out, "VALUE(e%d, 0)", operand);
         break;
     }
 }
@@ -130,9 +136,7 @@ static void add_operand_value(const trn_group *group, const trn_chain *chain, co
         trn_text_printf(out, "t%d", from);
     } else {
         int operand = find_operand(chain, node->inputs[input], b);
-        trn_text_printf(out, "VALUE(e%d, ", operand);
-        add_index(group, b, operand, out);
-        trn_text_add(out, ")");
+        add_element(&chain->operands[operand], operand, out);
     }
 }
 
@@ -156,6 +160,12 @@ static void add_node(const trn_group *group, const trn_chain *chain, int n, int 
 trn_status trn_chain_generate(const trn_group *group, int first_binding, const trn_chain *chain,
                               trn_text *out, trn_error *err)
 {
+    /* a kernel may have faster ways to some operands (pointwise.comp) */
+    trn_text_add(out, "#ifndef FULL_VALUE\n"
+                      "#define FULL_VALUE(name, index) VALUE(name, index)\n"
+                      "#define COLUMN_VALUE(name, column) VALUE(name, column)\n"
+                      "#define SHARED_INDEX(index) index\n"
+                      "#endif\n");
     trn_text_add(out, "#define EXTRA_BUFFERS(B)");
     for (int i = 0; i < chain->operand_count; i++)
         trn_text_printf(out, " B(%d, %s, e%d)", first_binding + i, chain->operands[i].half ? "Half" : "Float",

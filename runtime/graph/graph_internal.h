@@ -120,6 +120,7 @@ typedef struct trn_chain_operand {
     trn_tensor *tensor;
     bool half; /* stored as float16 */
     trn_broadcast broadcast;
+    bool column; /* an element for each place in the last axis */
 } trn_chain_operand;
 typedef struct trn_chain {
     trn_chain_operand operands[TRN_MAX_BINDINGS];

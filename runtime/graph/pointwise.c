@@ -1,6 +1,7 @@
 /* Pointwise operators: each is a row of expressions, one for the value and one per gradient. The same text is
  * compiled as GLSL (fused into chains and epilogues) and, in double precision, as the C reference. */
 #include "graph_internal.h"
+#include "ops/ops.h"
 
 #include <math.h>
 #include <string.h>
@@ -326,18 +327,67 @@ static void pointwise_reference(const trn_node *node, const void *const *inputs,
     }
 }
 
+enum {
+    ELEMENTS = 128, /* of a work group of any device */
+    VECTORS = 4,    /* of a subgroup, of a chain of up to FEW; of longer ones, which make much code, one */
+    FEW = 4,
+};
+
+/* Vectors for a subgroup by vector loads; 0: operands do not allow for them. */
+static int vectors_of(trn_lower *lower, const trn_tensor *out, bool *columns)
+{
+    char why_not[128];
+    trn_chain chain;
+    *columns = false;
+    if (!trn_uniform_loads_apply(lower->gpu, why_not) || trn_lower_is_half(lower, out) ||
+        !trn_chain_collect(lower->group, 1, 2, &chain))
+        return 0;
+    for (int i = 0; i < chain.operand_count; i++) {
+        if (trn_lower_is_half(lower, chain.operands[i].tensor)) return 0;
+        *columns = *columns || chain.operands[i].column;
+    }
+    int vectors = lower->group->chain_count <= FEW ? VECTORS : 1;
+    int64_t lanes = trn_lower_device(lower)->subgroup_size, row = trn_tensor_dim(out, -1);
+    if (*columns && (row % lanes != 0 || row < vectors * lanes)) return 0;
+    return vectors;
+}
+
+static trn_status choose_kernel(trn_lower *lower, const trn_node *node, trn_step *step, trn_error *err)
+{
+    static const trn_candidate all[] = {
+        {.name = "vectors", .shader = "pointwise.comp", .reason = "CPU driver that finds uniform loads"},
+        {.name = "elements", .shader = "pointwise.comp", .reason = "an invocation an element"},
+    };
+    trn_tensor *out = trn_lower_output(lower, node);
+    const trn_device_info *info = trn_lower_device(lower);
+    bool columns;
+    int vectors = vectors_of(lower, out, &columns), without = vectors ? 0 : 1;
+    int chosen = without + trn_lower_choose(lower, node, all + without, 2 - without, &step->reason);
+    step->variant = all[chosen].name;
+    int64_t at_once = ELEMENTS;
+    if (chosen == 0) {
+        at_once = vectors * (int64_t)info->subgroup_size;
+        if (info->subgroup_max) step->subgroup_size = info->subgroup_size;
+        step->macros[step->macro_count++] =
+            (trn_macro){"SG", trn_lower_printf(lower, "%u", info->subgroup_size)};
+        step->macros[step->macro_count++] = (trn_macro){"V", trn_lower_printf(lower, "%d", vectors)};
+        if (columns) step->macros[step->macro_count++] = (trn_macro){"COLUMNS", "1"};
+    }
+    trn_lower_groups(step, (out->count + at_once - 1) / at_once);
+    return trn_lower_step(lower, step, err);
+}
+
 /* The chain does all of it: the step only says how many elements there are. */
 static trn_status pointwise_lower(trn_lower *lower, const trn_node *node, trn_error *err)
 {
-    trn_step step = {.shader = "pointwise.comp", .variant = "chain", .epilogue = true};
+    trn_step step = {.shader = "pointwise.comp", .epilogue = true};
     trn_tensor *out = trn_lower_output(lower, node);
     step.operands[step.operand_count++] = (trn_operand){.tensor = out, .written = true};
     step.bytes = 4.0 * (double)out->count;
     step.scalars[step.scalar_count++].u = (uint32_t)out->count;
     /* a single number has no axis, and the kernel divides by this */
     step.scalars[step.scalar_count++].u = (uint32_t)TRN_MAX(trn_tensor_dim(out, -1), 1);
-    trn_lower_groups(&step, (out->count + 127) / 128);
-    return trn_lower_step(lower, &step, err);
+    return choose_kernel(lower, node, &step, err);
 }
 
 static void case_broadcasts(trn_graph *graph)
@@ -348,6 +398,15 @@ static void case_broadcasts(trn_graph *graph)
     y = trn_sub(graph, y, trn_input(graph, "ends", TRN_F32, TRN_SHAPE(3, 1, 7)));
     y = trn_max(graph, y, trn_input(graph, "one", TRN_F32, TRN_SHAPE(1)));
     trn_output_add(graph, "y", trn_mul(graph, y, trn_input(graph, "first", TRN_F32, TRN_SHAPE(3, 1, 1))));
+}
+
+/* Rows of whole vectors, and operands that many neighbours share. */
+static void case_rows(trn_graph *graph)
+{
+    trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(3, 9, 192));
+    trn_tensor *y = trn_add(graph, x, trn_input(graph, "row", TRN_F32, TRN_SHAPE(192)));
+    y = trn_mul(graph, y, trn_input(graph, "first", TRN_F32, TRN_SHAPE(3, 1, 1)));
+    trn_output_add(graph, "y", trn_add(graph, y, trn_input(graph, "z", TRN_F32, TRN_SHAPE(3, 9, 192))));
 }
 
 static void case_activations(trn_graph *graph)
@@ -396,13 +455,17 @@ static void case_many(trn_graph *graph)
 
 static const trn_op_case cases[] = {
     {"broadcasts", case_broadcasts, 0},
+    {"rows of vectors", case_rows, 0},
     {"activations", case_activations, 2e-6},
     {"domains", case_domain, 2e-6},
     {"60 in a chain", case_long_chain, 0},
     {"values used twice", case_shared_value, 0},
     {"9 million", case_many, 0},
 };
-static const trn_variant variants[] = {{"chain", "any number of rows in one kernel", NULL}};
+static const trn_variant variants[] = {
+    {"vectors", "any number of rows in one kernel, values by vector loads", trn_uniform_loads_apply},
+    {"elements", "any number of rows in one kernel, an invocation an element", NULL},
+};
 
 const trn_op trn_op_pointwise = {
     .name = "pointwise",
