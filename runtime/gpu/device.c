@@ -651,6 +651,8 @@ void trn_gpu_mark_run(trn_gpu *gpu)
     stats->startup_cpu_seconds = (double)clock() / CLOCKS_PER_SEC;
     trn_log(TRN_LOG_DEBUG, "first run %.3f s after the start of the process, after %.3f s of work",
             stats->startup_seconds, stats->startup_cpu_seconds);
+    trn_shader_close(gpu); /* few runs need another shader */
+    trn_host_memory_trim();
 }
 
 trn_gpu_stats trn_gpu_get_stats(const trn_gpu *gpu)

@@ -121,6 +121,8 @@ typedef struct trn_memory {
 /* host_memory.c: bytes of the machine, and those that this process may still take. */
 uint64_t trn_host_memory_total(void);
 uint64_t trn_host_memory_available(void);
+/* Gives the system back what was freed, where the C library keeps it. */
+void trn_host_memory_trim(void);
 bool trn_memory_unified(const VkPhysicalDeviceMemoryProperties *properties, bool *cached, uint32_t *heap);
 void trn_memory_open(trn_gpu *gpu);
 void trn_memory_close(trn_gpu *gpu);

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 /* Address space that is left to the driver's compiler, which does not survive without. */
 static const uint64_t for_the_driver = 80 << 20;
@@ -20,6 +23,13 @@ static bool read_number(const char *path, const char *key, uint64_t *out)
     if (found) *out = strtoull(at, &end, 10);
     free(text);
     return found;
+}
+
+void trn_host_memory_trim(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }
 
 uint64_t trn_host_memory_total(void)

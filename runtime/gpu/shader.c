@@ -242,4 +242,5 @@ trn_status trn_shader_spirv(trn_gpu *gpu, const trn_kernel_desc *desc, const cha
 void trn_shader_close(trn_gpu *gpu)
 {
     if (gpu->compiler) shaderc_compiler_release(gpu->compiler);
+    gpu->compiler = NULL; /* made again should another shader come */
 }
