@@ -347,7 +347,7 @@ static int vectors_of(trn_lower *lower, const trn_tensor *out, bool *columns)
         *columns = *columns || chain.operands[i].column;
     }
     int vectors = lower->group->chain_count <= FEW ? VECTORS : 1;
-    int64_t lanes = trn_lower_device(lower)->subgroup_size, row = trn_tensor_dim(out, -1);
+    int64_t lanes = TRN_MAX(trn_lower_device(lower)->subgroup_size, 1), row = trn_tensor_dim(out, -1);
     if (*columns && (row % lanes != 0 || row < vectors * lanes)) return 0;
     return vectors;
 }
@@ -366,7 +366,7 @@ static trn_status choose_kernel(trn_lower *lower, const trn_node *node, trn_step
     step->variant = all[chosen].name;
     int64_t at_once = ELEMENTS;
     if (chosen == 0) {
-        at_once = vectors * (int64_t)info->subgroup_size;
+        at_once = TRN_MAX(vectors * (int64_t)info->subgroup_size, 1);
         if (info->subgroup_max) step->subgroup_size = info->subgroup_size;
         step->macros[step->macro_count++] =
             (trn_macro){"SG", trn_lower_printf(lower, "%u", info->subgroup_size)};
