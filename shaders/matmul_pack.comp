@@ -4,6 +4,12 @@
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_basic : require
+#ifndef LANES
+#define LANES 8
+#endif
+#ifndef WIDTH
+#define WIDTH 32
+#endif
 #define CHUNK 32
 #if defined ALONG_N && WIDTH % LANES == 0
 #define EACH (WIDTH / LANES) // vectors of a row, to write whole rows of panels
