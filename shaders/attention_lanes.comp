@@ -22,6 +22,11 @@
 #define E ((HEAD + 4 * SG - 1) / (4 * SG) * 4)
 #define CHUNKS ((HEAD + 7) / 8)
 #include "attention.glsl"
+#ifdef TRN_TEXELS // all rows begin with one
+layout(set = 0, binding = 0) uniform samplerBuffer q_texels;
+layout(set = 0, binding = 1) uniform samplerBuffer k_texels;
+layout(set = 0, binding = 2) uniform samplerBuffer v_texels;
+#endif
 #include "wide.glsl"
 
 layout(local_size_x = SG) in;
@@ -57,14 +62,13 @@ void main()
     uint lane = gl_SubgroupInvocationID;
     if (GROUP_INDEX >= p.groups) return; // the last row of groups is not full
     Place at = place_of(GROUP_INDEX, TM);
-    uint64_t q_at[TM / SG];
+    POSITION q_at[TM / SG];
     uint q_base = base_of(OF_Q, at);
     [[unroll]] for (int r = 0; r < TM / SG; r++) {
         uint query = min(at.first + r * SG + lane, p.queries - 1u);
-        q_at[r] = uint64_t(p.q) + 4ul * (q_base + query * row_step(OF_Q));
+        q_at[r] = FIRST(q, q_base + query * row_step(OF_Q));
     }
-    uint64_t k_base = uint64_t(p.k) + 4ul * base_of(OF_K, at);
-    uint64_t v_base = uint64_t(p.v) + 4ul * (base_of(OF_V, at) + lane * E);
+    POSITION k_base = FIRST(k, base_of(OF_K, at)), v_base = FIRST(v, base_of(OF_V, at) + lane * E);
     uint k_step = row_step(OF_K), v_step = row_step(OF_V);
 
     float largest[TM], total[TM], sum[TM][E];
@@ -77,17 +81,17 @@ void main()
     for (uint first = 0u; first < p.keys; first += SG * TN) {
         float score[TM][TN];
         bool visible[TN];
-        uint64_t k_at[TN];
+        POSITION k_at[TN];
         [[unroll]] for (int n = 0; n < TN; n++) {
             uint key = first + n * SG + lane;
             visible[n] = key < p.keys && shown(at.outer, min(key, p.keys - 1u));
-            k_at[n] = k_base + 4ul * (min(key, p.keys - 1u) * k_step);
+            k_at[n] = k_base + DISTANCE(min(key, p.keys - 1u) * k_step);
             [[unroll]] for (int i = 0; i < TM; i++) score[i][n] = 0.0;
         }
         for (uint c = 0u; c < CHUNKS; c++) {
             float kv[TN][8], qv[TM / SG][8];
-            [[unroll]] for (int n = 0; n < TN; n++) LOAD8(k_at[n] + 32ul * c, kv[n], 0)
-            [[unroll]] for (int r = 0; r < TM / SG; r++) LOAD8(q_at[r] + 32ul * c, qv[r], 0)
+            [[unroll]] for (int n = 0; n < TN; n++) LOAD8_FROM(k, k_at[n] + DISTANCE(8u * c), kv[n])
+            [[unroll]] for (int r = 0; r < TM / SG; r++) LOAD8_FROM(q, q_at[r] + DISTANCE(8u * c), qv[r])
             [[unroll]] for (int d = 0; d < 8; d++) {
 #if HEAD % 8 != 0 // what lies behind the head may be anything
                 [[unroll]] for (int n = 0; n < TN; n++) kv[n][d] = 8u * c + d < HEAD ? kv[n][d] : 0.0;
@@ -118,12 +122,9 @@ void main()
         }
         for (uint j = 0u; j < SG; j++) {
             [[unroll]] for (int n = 0; n < TN; n++) {
-                uint64_t v_at = v_base + 4ul * (min(first + n * SG + j, p.keys - 1u) * v_step);
-                float vv[E];
-                [[unroll]] for (int e = 0; e + 8 <= E; e += 8) LOAD8(v_at + 4ul * e, vv, e)
-#if E % 8 != 0
-                LOAD4(v_at + 4ul * (E - 4), vv, E - 4)
-#endif
+                POSITION v_at = v_base + DISTANCE(min(first + n * SG + j, p.keys - 1u) * v_step);
+                float vv[E]; // all before the sums: loads of texels are calls, which leave no sums in registers
+                [[unroll]] for (int e = 0; e < E; e += 4) LOAD4_FROM(v, v_at + DISTANCE(uint(e)), vv, e)
                 [[unroll]] for (int i = 0; i < TM; i++) {
                     float weight = subgroupShuffle(score[i][n], j);
                     [[unroll]] for (int e = 0; e < E; e++) sum[i][e] += weight * vv[e];

@@ -29,37 +29,11 @@
 // b_panel: from one block of SG*TN columns to the next; b_row: from one k to the next; of rows only
 #define SCALARS uint M, N, K, tiles_m, tiles_n, batches, a_batch, b_batch, k_part, b_panel, b_row; EXTRA_SCALARS
 #include "terrane.glsl"
-#ifdef TRN_TEXELS // positions are of texels; all rows begin with one
+#ifdef TRN_TEXELS // all rows begin with one
 layout(set = 0, binding = 0) uniform samplerBuffer a_texels;
 layout(set = 0, binding = 1) uniform samplerBuffer b_texels;
-#define POSITION uint
-#define FIRST(name, index) ((index) / 4u)
-#define DISTANCE(count) ((count) / 4u)
-#define LOAD4_FROM(name, position, v, first)                                                                  \
-    {                                                                                                         \
-        vec4 four_ = texelFetch(name##_texels, int(position));                                                \
-        [[unroll]] for (int i_ = 0; i_ < 4; i_++) v[(first) + i_] = four_[i_];                                \
-    }
-#define LOAD8_FROM(name, position, v)                                                                         \
-    LOAD4_FROM(name, position, v, 0)                                                                          \
-    LOAD4_FROM(name, (position) + 1u, v, 4)
-#else
+#endif
 #include "wide.glsl"
-#ifdef HALF // operands are of float16
-#define BYTES 2ul
-#define LOAD8_OPERAND LOAD8_HALF
-#define LOAD4_OPERAND LOAD4_HALF
-#else
-#define BYTES 4ul
-#define LOAD8_OPERAND LOAD8
-#define LOAD4_OPERAND LOAD4
-#endif
-#define POSITION uint64_t
-#define FIRST(name, index) (uint64_t(p.name) + BYTES * (index))
-#define DISTANCE(count) (BYTES * (count))
-#define LOAD4_FROM(name, position, v, first) LOAD4_OPERAND(position, v, first)
-#define LOAD8_FROM(name, position, v) LOAD8_OPERAND(position, v, 0)
-#endif
 
 #ifdef PANELS
 #define B_OFFSET(k) uint((k) * SG * TN)

@@ -203,6 +203,11 @@ int64_t trn_attention_groups(const trn_attention_desc *d)
     return (int64_t)d->outer * d->windows * d->heads;
 }
 
+bool trn_attention_fours(const trn_heads_layout *at)
+{
+    return (at->offset | at->outer | at->window | at->head | at->row) % 4 == 0;
+}
+
 int64_t trn_attention_place(const trn_heads_layout *at, int outer, int window, int head)
 {
     return at->offset + outer * at->outer + window * at->window + head * at->head;

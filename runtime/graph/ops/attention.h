@@ -29,6 +29,8 @@ const trn_attention_desc *trn_attention_desc_of(const trn_node *node);
 
 /* A constant with five numbers for each layout, as attention.glsl reads them. At most 8. */
 trn_tensor *trn_attention_layouts(trn_graph *graph, const trn_heads_layout *const *layouts, int count);
+/* Whether all its rows begin at multiples of four elements. */
+bool trn_attention_fours(const trn_heads_layout *at);
 /* The first element of a group's rows. */
 int64_t trn_attention_place(const trn_heads_layout *at, int outer, int window, int head);
 /* outer * windows * heads */

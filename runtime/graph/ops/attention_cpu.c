@@ -84,16 +84,33 @@ static trn_status lower_uniform(trn_lower *lower, const trn_node *node, const ch
     return trn_attention_add_step(lower, node, keys, &step, queries, lanes, 1, err);
 }
 
-trn_status trn_attention_cpu_lower(trn_lower *lower, const trn_node *node, trn_error *err)
+static bool fits_texels(const trn_lower *lower, const trn_node *node)
 {
     const trn_attention_desc *d = trn_attention_desc_of(node);
+    uint64_t most = trn_lower_device(lower)->max_texel_range;
+    if (!most || !trn_attention_fours(&d->q) || !trn_attention_fours(&d->k) || !trn_attention_fours(&d->v))
+        return false;
+    for (int i = TRN_ATTENTION_Q; i <= TRN_ATTENTION_V; i++)
+        if (4 * (uint64_t)node->inputs[i]->count > most) return false;
+    return true;
+}
+
+static trn_status lower_lanes(trn_lower *lower, const trn_node *node, const char *reason, trn_error *err)
+{
+    const trn_attention_desc *d = trn_attention_desc_of(node);
+    int lanes = (int)trn_lower_device(lower)->subgroup_size, queries = TRN_MAX(8, lanes);
+    trn_step step = trn_attention_lanes_step(lower, "attention_lanes.comp", "lanes", reason);
+    trn_step_macro(lower, &step, "TM", queries);
+    if (fits_texels(lower, node)) step.texels = 3;
+    return trn_attention_add_step(lower, node, node->inputs[TRN_ATTENTION_K], &step, queries, lanes,
+                                  1 + lanes + (d->head_size + 7) / 8, err);
+}
+
+trn_status trn_attention_cpu_lower(trn_lower *lower, const trn_node *node, trn_error *err)
+{
     const char *reason;
     if (trn_attention_choose_uniform(lower, node, "", "attention_uniform.comp", "attention_lanes.comp",
                                      &reason))
         return lower_uniform(lower, node, reason, err);
-    int lanes = (int)trn_lower_device(lower)->subgroup_size, queries = TRN_MAX(8, lanes);
-    trn_step step = trn_attention_lanes_step(lower, "attention_lanes.comp", "lanes", reason);
-    trn_step_macro(lower, &step, "TM", queries);
-    return trn_attention_add_step(lower, node, node->inputs[TRN_ATTENTION_K], &step, queries, lanes,
-                                  1 + lanes + (d->head_size + 7) / 8, err);
+    return lower_lanes(lower, node, reason, err);
 }

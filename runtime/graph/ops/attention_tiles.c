@@ -165,14 +165,10 @@ const char *trn_tiles_name(trn_lower *lower, const trn_tiles_shape *s)
     return name ? name : "tiles";
 }
 
-static bool aligned(const trn_heads_layout *at)
-{
-    return (at->offset | at->outer | at->window | at->head | at->row) % 4 == 0;
-}
-
 bool trn_tiles_whole(const trn_attention_desc *d)
 {
-    return d->head_size % 4 == 0 && aligned(&d->q) && aligned(&d->k) && aligned(&d->v) && aligned(&d->out);
+    return d->head_size % 4 == 0 && trn_attention_fours(&d->q) && trn_attention_fours(&d->k) &&
+           trn_attention_fours(&d->v) && trn_attention_fours(&d->out);
 }
 
 void trn_tiles_macros(trn_lower *lower, trn_step *step, const trn_tiles_shape *shape,
