@@ -145,14 +145,14 @@ static void constants_of_float16_take_half(void **state)
         trn_graph *graph = trn_graph_create();
         trn_graph_mixed(graph, i == 1);
         trn_tensor *x = trn_input(graph, "x", TRN_F32, TRN_SHAPE(1, 2, WIDE));
-        trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(1, WIDE, WIDE), test_fill, NULL); /* is not packed */
+        trn_tensor *w = trn_param(graph, "w", TRN_SHAPE(1, WIDE, WIDE), test_fill, NULL);
         trn_output_add(graph, "y", trn_matmul(graph, x, w, false, true));
         trn_exec *exec = run(graph, NULL, 2L * WIDE, NULL, NULL);
         bytes[i] = trn_exec_summarize(exec).weight_bytes;
         trn_exec_destroy(exec);
         trn_graph_destroy(graph);
     }
-    assert_int_equal(bytes[0], 4 * WIDE * WIDE);
+    assert_true(bytes[0] >= 4 * WIDE * WIDE); /* packed, there may be some more */
     assert_int_equal(bytes[1], 2 * WIDE * WIDE);
 }
 
