@@ -95,12 +95,17 @@ void main()
     [[unroll]] for (int i = 0; i < TM; i++) own_shown[i] = shown(at.outer, min(at.first + i, OWN - 1u));
 #endif
 
-    for (uint panel = 0u; panel < panels; panel++) {
-        uint first = min(panel, panels - 1u) * SG; // the body runs once more, with all lanes off
+    uint panel = 0u;
+    do { // with the test first the body would run once more, with all lanes off
+        uint first = panel * SG;
         uint other = min(first + lane, OTHERS - 1u);
         bool there = first + lane < OTHERS;
 #if MODE != KEYS
         there = there && shown(at.outer, other);
+#endif
+#if MODE == KEYS
+        float their_largest = AT(y, stats + other), their_inverse = AT(y, stats + other + kind);
+        float their_mean = AT(y, stats + other + 2u * kind);
 #endif
         uint64_t pack_at = pack_base + 4ul * (first * HEAD);
         float score[TM], slope[TM];
@@ -123,23 +128,20 @@ void main()
             float value = there ? score[i] * p.scale : LOW, m = value;
             ACROSS_LANES(m, max)
             m = max(m, largest[i]);
-            total[i] = total[i] * exp(largest[i] - m) + (there ? exp(value - m) : 0.0);
+            total[i] = total[i] * exp(largest[i] - m) + mix(0.0, exp(value - m), there);
             largest[i] = m;
         }
 #else
-        // score becomes the weight, slope the gradient of the score
-#if MODE == KEYS
-        float their_largest = AT(y, stats + other), their_inverse = AT(y, stats + other + kind);
-        float their_mean = AT(y, stats + other + 2u * kind);
-#endif
+        // score becomes the weight, slope the gradient of the score; without branches, which would part the sums above
+        // from their products
         [[unroll]] for (int i = 0; i < TM; i++) {
 #if MODE == KEYS
             bool seen = there && own_shown[i];
-            score[i] = seen ? exp(score[i] * p.scale - their_largest) * their_inverse : 0.0;
-            slope[i] = seen ? score[i] * (slope[i] - their_mean) : 0.0;
+            score[i] = mix(0.0, exp(score[i] * p.scale - their_largest) * their_inverse, seen);
+            slope[i] = mix(0.0, score[i] * (slope[i] - their_mean), seen);
 #else
-            score[i] = there ? exp(score[i] * p.scale - largest[i]) * inverse[i] : 0.0;
-            slope[i] = there ? score[i] * (slope[i] - mean[i]) : 0.0;
+            score[i] = mix(0.0, exp(score[i] * p.scale - largest[i]) * inverse[i], there);
+            slope[i] = mix(0.0, score[i] * (slope[i] - mean[i]), there);
 #endif
         }
         uint64_t c_at = c_base + first * c_step, d_at = d_base + first * d_step;
@@ -165,7 +167,7 @@ void main()
 #endif
         }
 #endif
-    }
+    } while (++panel < panels);
 
     uint rows = extra ? 0u : min(OWN - at.first, TM);
 #if MODE == STATS

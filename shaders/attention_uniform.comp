@@ -43,9 +43,11 @@ void main()
         [[unroll]] for (int e = 0; e < E; e++) sum[i][e] = 0.0;
     }
 
-    // The only loop, and all addresses come from its counter: these drivers make what loops carry a vector.
-    for (uint panel = 0u; panel < panels; panel++) {
-        uint first = min(panel, panels - 1u) * SG; // the body runs once more, with all lanes off
+    // The only loop, and all addresses come from its counter: these drivers make what loops carry a vector. A loop with
+    // its test first would run its body once more, with all lanes off.
+    uint panel = 0u;
+    do {
+        uint first = panel * SG;
         uint key = first + lane;
         bool visible = key < p.keys && shown(at.outer, min(key, p.keys - 1u));
         uint64_t k_at = k_base + 4ul * (first * HEAD), v_at = v_base + first * v_step;
@@ -63,7 +65,7 @@ void main()
             m = max(m, largest[i]);
             float shrink = exp(largest[i] - m);
             largest[i] = m;
-            score[i] = visible ? exp(score[i] - m) : 0.0;
+            score[i] = mix(0.0, exp(score[i] - m), visible); // no branch
             total[i] = total[i] * shrink + score[i];
             [[unroll]] for (int e = 0; e < E; e++) sum[i][e] *= shrink;
         }
@@ -76,7 +78,7 @@ void main()
             }
             v_at += first + uint(j + 1) < p.keys ? v_step : 0ul;
         }
-    }
+    } while (++panel < panels);
 
     uint y_base = base_of(OF_OUT, at) + at.first * row_step(OF_OUT) + lane, y_step = row_step(OF_OUT);
     uint rows = extra ? 0u : min(p.queries - at.first, TM);

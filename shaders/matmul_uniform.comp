@@ -17,9 +17,7 @@
 #define TN 2
 #endif
 #ifndef UK
-#ifndef UK
 #define UK 16 // values of K per round
-#endif
 #endif
 #ifdef PARTIAL // writes sums over a part of K
 #define EXTRA_BUFFERS(B)

@@ -63,9 +63,10 @@ void main()
     float total[V];
     [[unroll]] for (int j = 0; j < V; j++) total[j] = START;
     uint rounds = (pieces + ROUND - 1u) / ROUND;
-    for (uint r = 0u; r < rounds; r++) {
+    uint r = 0u;
+    do { // with the test first the body would run once more, with all lanes off
         [[unroll]] for (uint i = 0u; i < ROUND; i++) {
-            uint piece = min(r * ROUND + i, pieces - 1u); // the body runs once more, with all lanes off
+            uint piece = min(r * ROUND + i, pieces - 1u);
             float v[V];
             LOAD_VALUES(v, from + 4ul * (piece * step))
             [[unroll]] for (int j = 0; j < V; j++) {
@@ -78,7 +79,7 @@ void main()
                 TAKE(total[j], value)
             }
         }
-    }
+    } while (++r < rounds);
 #ifdef ROWS
     [[unroll]] for (int j = 1; j < V; j++) {
 #ifdef MAXIMUM
