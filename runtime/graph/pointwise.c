@@ -37,9 +37,7 @@
     ROW(relu, 1, 0, a > 0.0 ? a : 0.0, a > 0.0 ? g : 0.0, 0.0, 0.0)                                         \
     ROW(silu, 1, 0, a / (1.0 + exp(-a)),                                                                    \
         g * (1.0 / (1.0 + exp(-a))) * (1.0 + a * (1.0 - 1.0 / (1.0 + exp(-a)))), 0.0, 0.0)                  \
-    ROW(gelu, 1, 0, 0.5 * a * (1.0 + erf(a * 0.70710678118654752)),                                         \
-        g * (0.5 * (1.0 + erf(a * 0.70710678118654752)) + a * 0.39894228040143268 * exp(-0.5 * a * a)), 0.0, \
-        0.0)                                                                                                \
+    ROW(gelu, 1, 0, a * normal_cdf(a), g * (normal_cdf(a) + a * normal_pdf(a)), 0.0, 0.0)                   \
     ROW(gelu_tanh, 1, 0, 0.5 * a * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))),     \
         g * (0.5 * (1.0 + tanh_safe(0.79788456080286536 * (a + 0.044715 * a * a * a))) +                    \
              0.5 * a *                                                                                      \
@@ -66,6 +64,8 @@ static const pointwise_row rows[] = {ROWS(ROW_TEXT)};
 #define log1p_unit(x) log1p(x)
 #define sin_precise(x) sin(x)
 #define cos_precise(x) cos(x)
+#define normal_cdf(x) (0.5 * erfc(-0.70710678118654752 * (x)))
+#define normal_pdf(x) (0.39894228040143268 * exp(-0.5 * (x) * (x)))
 #define k0 k[0]
 #define k1 k[1]
 #define ROW_C(name, n, kn, value, da, db, dc)                                                                \
@@ -89,6 +89,8 @@ ROWS(ROW_C)
 #undef log1p_unit
 #undef sin_precise
 #undef cos_precise
+#undef normal_cdf
+#undef normal_pdf
 #undef k0
 #undef k1
 #define ROW_FUNCTION(name, n, k, value, da, db, dc) name##_row,
