@@ -3,8 +3,9 @@
  *
  * Build ncnn with -DNCNN_VULKAN=ON and install it somewhere, then
  *
- *     cc -O2 -o ncnn-peer tests/peers/ncnn.c $(PKG_CONFIG_PATH=WHERE/lib/pkgconfig pkg-config --cflags --libs
- * ncnn) \ -lstdc++ -lm tests/peers/peers.sh --ncnn ./ncnn-peer --only 'ncnn-*'
+ *     export PKG_CONFIG_PATH=WHERE/lib/pkgconfig
+ *     cc -O2 -o ncnn-peer tests/peers/ncnn.c $(pkg-config --cflags --libs ncnn) -lstdc++ -lm
+ *     tests/peers/peers.sh --ncnn ./ncnn-peer --only 'ncnn-*'
  *
  * and, on another driver, give --terrane and --ncnn the same wrapper. Which device it takes: the first one.
  * Speaks the protocol of peers.py's workers: a line of JSON about itself, then an answer to each line with a
