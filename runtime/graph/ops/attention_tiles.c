@@ -19,7 +19,7 @@ enum { AMD = 0x1002, APPLE = 0x106b, NVIDIA = 0x10de, INTEL = 0x8086, MESA = 0x1
 static room room_of(const trn_device_info *info)
 {
     const room many = {112, 192}, some = {64, 78}, few = {48, 64}, least = {44, 50};
-    if (info->type == TRN_DEVICE_CPU) return many;
+    if (info->type == TRN_DEVICE_CPU) return least;
     switch (info->vendor_id) {
     case AMD:
     case NVIDIA:
