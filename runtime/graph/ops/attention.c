@@ -1,5 +1,6 @@
 /* attention: softmax(scale q k^T + mask) v per head, fused: the scores of a layer are never stored. */
 #include "attention.h"
+#include "matmul.h"
 
 #include <float.h>
 #include <math.h>
@@ -281,6 +282,7 @@ static const trn_variant variants[] = {
      trn_uniform_loads_apply},
     {"lanes", "a subgroup per block of queries, keys and channels to lanes, no shared memory",
      trn_wide_lanes_apply},
+    {"matrix", "cooperative matrices, where operands are stored as float16", trn_matmul_matrix_applies},
     {"tiles", "keys and values through shared memory", trn_attention_tiles_apply},
 };
 
@@ -375,6 +377,12 @@ static void case_odd_head(trn_graph *graph)
     case_self(graph, 1, 19, 2, 13);
 }
 
+/* Neither is a multiple of the 16 of a matrix, but rows are whole fours. */
+static void case_head_20(trn_graph *graph)
+{
+    case_self(graph, 1, 35, 2, 20);
+}
+
 static void case_head_80(trn_graph *graph)
 {
     case_self(graph, 1, 23, 2, 80);
@@ -455,6 +463,7 @@ static const trn_op_case cases[] = {
     {"self, head 64", case_vit, 0},
     {"one token", case_one_token, 0},
     {"head 13", case_odd_head, 0},
+    {"head 20", case_head_20, 0},
     {"head 80", case_head_80, 0},
     {"head 96", case_head_96, 0},
     {"head 128", case_head_128, 0},

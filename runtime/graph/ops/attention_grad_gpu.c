@@ -22,11 +22,12 @@ trn_status trn_attention_gpu_pass(trn_lower *lower, const trn_node *node, const 
     const trn_tiles_work work = work_of(p, d);
     trn_tiles_shape shape;
     trn_step step = {0};
-    if (!trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, &shape, &step, err))
-        return err->code;
+    trn_status status =
+        trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, NULL, false, &shape, &step, err);
+    if (status != TRN_OK) return status;
     int others = shape.tx * shape.tk, blocks = (p->others + others - 1) / others;
     int rounds = 1 + (d->head_size + 3) / 4 + others / 4;
-    trn_status status = trn_attention_check_rounds(lower, blocks, rounds, p->others, err);
+    status = trn_attention_check_rounds(lower, blocks, rounds, p->others, err);
     if (status != TRN_OK) return status;
     trn_tiles_macros(lower, &step, &shape, d);
     return trn_attention_add_pass(lower, node, p, &step, shape.ty * shape.tq, err);

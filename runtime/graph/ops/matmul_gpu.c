@@ -202,9 +202,7 @@ static bool choose_matrix(const trn_device_info *info, trn_matrix_shape *out)
     return best > 0;
 }
 
-/* Subgroups of this size multiply matrices; 0: it is not known. Intel's GPUs do so with their smallest ones.
- */
-static uint32_t matrix_subgroup(const trn_device_info *info)
+uint32_t trn_matmul_matrix_subgroup(const trn_device_info *info)
 {
     if (info->vendor_id == INTEL) return info->subgroup_min;
     return info->subgroup_size;
@@ -223,7 +221,7 @@ static bool matrix_tiling(const trn_device_info *info, const trn_matmul_attr *at
                              .tm = matrix_sizes[size].wm,
                              .tn = matrix_sizes[size].wn,
                              .matrix = *matrix,
-                             .subgroup_size = matrix_subgroup(info),
+                             .subgroup_size = trn_matmul_matrix_subgroup(info),
                              .a_columns = attr->a_columns,
                              .finish = finish_matrix};
     if (t->tm % (int)matrix->m || t->tn % (int)matrix->n || t->bk % (int)matrix->k) return false;
@@ -241,7 +239,7 @@ static int matrix_tilings(const trn_device_info *info, const trn_matmul_attr *at
 {
     trn_matrix_shape matrix = {0};
     int count = 0;
-    if (!choose_matrix(info, &matrix) || !matrix_subgroup(info)) return 0;
+    if (!choose_matrix(info, &matrix) || !trn_matmul_matrix_subgroup(info)) return 0;
     bool emulated = info->quirks & TRN_QUIRK_EMULATED_MATRIX;
     size_t first = emulated ? SIZE_TEST_MATRIX : 0, end = emulated ? SIZE_TEST_MATRIX + 1 : SIZE_TEST_MATRIX;
     for (size_t size = first; size < end && count < room; size++)
@@ -250,9 +248,7 @@ static int matrix_tilings(const trn_device_info *info, const trn_matmul_attr *at
     return count;
 }
 
-/* Where matrices are known to pay: all of NVIDIA's and AMD's that have them, and those Intel GPUs whose
- * smallest subgroup is 16. Elsewhere a measurement decides. */
-static bool matrix_is_default(const trn_device_info *info)
+bool trn_matmul_matrix_is_default(const trn_device_info *info)
 {
     if (info->quirks & TRN_QUIRK_EMULATED_MATRIX) return false;
     return info->vendor_id == NVIDIA || info->vendor_id == AMD ||
@@ -266,7 +262,7 @@ int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, 
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     char why_not[128];
     int matrices = 0, tiles = 0;
-    bool first = matrix_is_default(info);
+    bool first = trn_matmul_matrix_is_default(info);
     bool with_matrix = half && trn_matmul_matrix_applies(gpu, why_not);
     if (with_matrix && first) matrices = matrix_tilings(info, attr, out, room);
     if (trn_matmul_tiles_applies(gpu, why_not))
