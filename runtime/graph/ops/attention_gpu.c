@@ -132,8 +132,8 @@ trn_status trn_attention_gpu_lower(trn_lower *lower, const trn_node *node, trn_e
     trn_step step;
     bool offered = matrix_applies(lower, node, &plan);
     size_t mark = trn_lower_mark(lower);
-    trn_status status = trn_tiles_choose(lower, node, tiles_shader, &work, offered ? &matrix : NULL,
-                                         trn_matmul_matrix_is_default(info), &shape, &step, err);
+    trn_status status =
+        trn_tiles_choose(lower, node, tiles_shader, &work, offered ? &matrix : NULL, &shape, &step, err);
     if (status != TRN_OK) return status;
     if (shape.pack) return lower_tiles(lower, node, &shape, &step, err);
     status = lower_matrix(lower, node, &plan, &step, err);

@@ -23,7 +23,7 @@ trn_status trn_attention_gpu_pass(trn_lower *lower, const trn_node *node, const 
     trn_tiles_shape shape;
     trn_step step = {0};
     trn_status status =
-        trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, NULL, false, &shape, &step, err);
+        trn_tiles_choose(lower, node, "attention_grad_tiles.comp", &work, NULL, &shape, &step, err);
     if (status != TRN_OK) return status;
     int others = shape.tx * shape.tk, blocks = (p->others + others - 1) / others;
     int rounds = 1 + (d->head_size + 3) / 4 + others / 4;

@@ -191,24 +191,23 @@ void trn_tiles_macros(trn_lower *lower, trn_step *step, const trn_tiles_shape *s
 }
 
 trn_status trn_tiles_choose(trn_lower *lower, const trn_node *node, const char *shader,
-                            const trn_tiles_work *work, const trn_candidate *rival, bool rival_first,
-                            trn_tiles_shape *shape, trn_step *step, trn_error *err)
+                            const trn_tiles_work *work, const trn_candidate *rival, trn_tiles_shape *shape,
+                            trn_step *step, trn_error *err)
 {
     trn_tiles_shape shapes[TRN_TILES_SHAPES];
     trn_candidate candidates[TRN_TILES_SHAPES + 1];
     const trn_device_info *info = trn_lower_device(lower);
-    int tiles = trn_tiles_shapes(info, work, shapes), count = 0, first = rival && rival_first ? 1 : 0;
+    int tiles = trn_tiles_shapes(info, work, shapes), count = 0;
     if (!tiles && !rival)
         return trn_fail(err, TRN_ERR_UNSUPPORTED,
                         "attention: heads of %d need more shared memory than the %u bytes of %s", work->head,
                         info->shared_memory_bytes, info->name);
-    if (first) candidates[count++] = *rival;
     for (int i = 0; i < tiles; i++)
         candidates[count++] = (trn_candidate){.name = trn_tiles_name(lower, &shapes[i]), .shader = shader};
-    if (rival && !first) candidates[count++] = *rival;
+    if (rival) candidates[count++] = *rival;
     *step = (trn_step){0};
-    int chosen = trn_lower_choose(lower, node, candidates, count, &step->reason), tile = chosen - first;
-    *shape = tile >= 0 && tile < tiles ? shapes[tile] : (trn_tiles_shape){0};
+    int chosen = trn_lower_choose(lower, node, candidates, count, &step->reason);
+    *shape = chosen < tiles ? shapes[chosen] : (trn_tiles_shape){0};
     step->shader = candidates[chosen].shader;
     step->variant = candidates[chosen].name;
     return TRN_OK;

@@ -34,9 +34,9 @@ void trn_tiles_macros(trn_lower *lower, trn_step *step, const trn_tiles_shape *s
 /* "tiles 64x32 4x4 x2": rows and others of a block, and of an invocation; blocks of a group; " direct" */
 const char *trn_tiles_name(trn_lower *lower, const trn_tiles_shape *shape);
 /* The shape that the choice mechanism picks for a node, among them and a rival, which may be NULL and comes
- * before or behind them; shape->pack is 0 when it is the rival. Fails when nothing fits. */
+ * behind them; shape->pack is 0 when it is the rival. Fails when nothing fits. */
 trn_status trn_tiles_choose(trn_lower *lower, const trn_node *node, const char *shader,
-                            const trn_tiles_work *work, const trn_candidate *rival, bool rival_first,
-                            trn_tiles_shape *shape, trn_step *step, trn_error *err);
+                            const trn_tiles_work *work, const trn_candidate *rival, trn_tiles_shape *shape,
+                            trn_step *step, trn_error *err);
 
 #endif

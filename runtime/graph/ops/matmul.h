@@ -71,9 +71,6 @@ bool trn_matmul_matrix_applies(const trn_gpu *gpu, char why_not[128]);
 /* Subgroups of this size multiply matrices; 0: it is not known. Intel's GPUs do so with their smallest ones.
  */
 uint32_t trn_matmul_matrix_subgroup(const trn_device_info *info);
-/* Where matrices are known to pay: all of NVIDIA's and AMD's that have them, and those Intel GPUs whose
- * smallest subgroup is 16. Elsewhere a measurement decides. */
-bool trn_matmul_matrix_is_default(const trn_device_info *info);
 
 trn_status trn_matmul_lower(trn_lower *lower, const trn_node *node, trn_error *err);
 

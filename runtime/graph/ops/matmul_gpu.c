@@ -248,25 +248,16 @@ static int matrix_tilings(const trn_device_info *info, const trn_matmul_attr *at
     return count;
 }
 
-bool trn_matmul_matrix_is_default(const trn_device_info *info)
-{
-    if (info->quirks & TRN_QUIRK_EMULATED_MATRIX) return false;
-    return info->vendor_id == NVIDIA || info->vendor_id == AMD ||
-           (info->vendor_id == INTEL && info->subgroup_min >= 16);
-}
-
 int trn_matmul_gpu_tilings(const trn_gpu *gpu, const trn_node *node, bool half, trn_matmul_tiling *out,
                            int room)
 {
     const trn_device_info *info = trn_gpu_info(gpu);
     const trn_matmul_attr *attr = trn_matmul_attr_of(node);
     char why_not[128];
-    int matrices = 0, tiles = 0;
-    bool first = trn_matmul_matrix_is_default(info);
-    bool with_matrix = half && trn_matmul_matrix_applies(gpu, why_not);
-    if (with_matrix && first) matrices = matrix_tilings(info, attr, out, room);
-    if (trn_matmul_tiles_applies(gpu, why_not))
-        tiles = tile_tilings(info, attr, out + matrices, room - matrices);
-    if (with_matrix && !first) matrices = matrix_tilings(info, attr, out + tiles, room - tiles);
-    return matrices + tiles;
+    int count = 0;
+    if (trn_matmul_tiles_applies(gpu, why_not)) count = tile_tilings(info, attr, out, room);
+    /* behind the tiles: that a device has them says nothing of their speed, a measurement does */
+    if (half && trn_matmul_matrix_applies(gpu, why_not))
+        count += matrix_tilings(info, attr, out + count, room - count);
+    return count;
 }
